@@ -1,0 +1,114 @@
+"""Torch-free nouns of the project and the protocols across its border."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One task instance, rebuilt from `(task, seed, level)` alone."""
+
+    task: str
+    seed: int
+    level: int
+    prompt: str
+    answer: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How a Generator samples. `legal_ids` limits every sampled token to these ids (None: the whole vocabulary).
+
+    Where `top_k`/`top_p` or a legal set is on, the recorded log-probs are those of the renormalised sampler.
+    `temperature` 0 is greedy (its log-probs are then those at temperature 1 within the kept set).
+    """
+
+    max_new_tokens: int = 16
+    temperature: float = 1.0
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    stop: tuple[int, ...] = ()  # token ids that end a completion (kept as its last token)
+    legal_ids: tuple[int, ...] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a Generator returns for one prompt; the stop token, when sampled, is the last of `token_ids`."""
+
+    token_ids: np.ndarray  # [n] int64
+    logprobs: np.ndarray  # [n] float32, of the sampler at its temperature
+    finish_reason: str  # "stop" | "length"
+    kept_ids: tuple[np.ndarray, ...] | None = None  # n sorted id arrays: the set that each token was drawn from
+
+
+@dataclass
+class Trajectory:
+    """One role's view of one episode. `peers` is the id of the set that it is compared with."""
+
+    role: str
+    peers: int
+    token_ids: np.ndarray  # [L] int64, prompt and completion
+    action_mask: np.ndarray  # [L] bool, True where the policy chose the token
+    logprobs: np.ndarray  # [L] float32, the sampler's; 0 off the action mask
+    temperature: float = 1.0
+    kept_ids: tuple[np.ndarray | None, ...] | None = None  # L entries; None: the whole vocabulary was open
+    truncated: bool = False
+    policy_step: int = 0
+    reward: float = 0.0
+    rewards: dict[str, float] = field(default_factory=dict)
+    advantage: float = 0.0
+
+
+@dataclass
+class Episode:
+    """One play of one problem by one or more roles."""
+
+    problem: Problem
+    trajectories: list[Trajectory]
+    outcome: dict[str, float] = field(default_factory=dict)  # role -> verifier's score in [0, 1]
+    text: str = ""  # the completion, decoded (for logs)
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Prompts in, completions out. The policy, search and scripted test players all are one.
+
+    `keys[i]` (any 64-bit integer) names row i's noise: the same key and seed give the same draws at any batch size.
+    """
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], keys: Sequence[int]
+    ) -> list[Completion]: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Token ids and the mask of those to score -> log-probs; what a reward that needs the model asks."""
+
+    def __call__(self, token_ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text <-> ids. `encode` never yields a template mark, whatever the text holds; marks come from `mark_id`."""
+
+    vocab_size: int
+    pad_id: int
+    eos_id: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_characters(self, text: str) -> list[int]:
+        """One token a character (byte pieces where a character has none)."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def mark_id(self, mark: str) -> int: ...
