@@ -70,8 +70,11 @@ class SourceContext:
 class BatchSource(Protocol):
     """A resumable stream of microbatches. All data-parallel ranks call it in step; each gets its own rows."""
 
-    def take(self, n: int) -> list[Batch]:
-        """Exactly `n` microbatches for this rank (all-masked rows where there is too little)."""
+    def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
+        """Exactly `n` microbatches for this rank (all-masked rows where there is too little).
+
+        `step` is the optimizer step that they are for; a source that plays episodes plays `share` of its groups.
+        """
         ...
 
     def metrics(self) -> dict[str, float]:

@@ -74,7 +74,9 @@ class DeviceConfig(Section):
     """Where it runs."""
 
     kind: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs when there are any, else the CPU")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPU, float32 on CPU")
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = Field(
+        "auto", description="auto: bfloat16 on GPU, float32 on CPU; float64 is for exactness tests (no optimizer)"
+    )
     timeout_seconds: int = Field(
         600, ge=1, description="time after which a collective that does not finish is an error"
     )
@@ -105,6 +107,9 @@ class ObjectiveConfig(Section):
     coefficient: float = Field(1.0, ge=0, description="weight of this objective's mean loss in the step's loss")
     start_step: int = Field(0, ge=0, description="first step that this objective takes part in")
     gate: GateConfig | None = Field(None, description="share gated on signal (episodes only)")
+    reference_interval: int = Field(
+        0, ge=0, description="steps between refreshes of the snapshot that a KL term refers to; 0: the first weights"
+    )
 
 
 class OptimizerConfig(Section):
@@ -159,6 +164,9 @@ class EvaluationConfig(Section):
     samples: int = Field(4, ge=1, description="answers sampled a problem")
     pass_at: list[int] = Field(default_factory=lambda: [1, 4], description="k of pass@k; each at most `samples`")
     temperature: float = Field(1.0, ge=0, description="of the sampled answers; 0: greedy")
+    selfplay: Spec = Field(
+        default_factory=lambda: {"name": "solve"}, description="how answers are asked for (solve and its options)"
+    )
 
     @model_validator(mode="after")
     def _k_fits(self) -> EvaluationConfig:

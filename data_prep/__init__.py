@@ -1,0 +1,1 @@
+"""Corpora, offline: text and worked solutions -> split -> tokenizer -> Megatron shards + manifest.json."""

@@ -1,0 +1,145 @@
+"""The configuration of a preparation, typed and strict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from rlpt.config import Section, Spec
+from rlpt.config_files import apply_overrides, load_yaml
+from rlpt.errors import ConfigError
+from rlpt.registry import describe, suggest
+
+SOLUTIONS = "solutions"  # name of the shard of worked solutions
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+Kind = Literal["auto", "txt", "md", "py", "jsonl", "parquet"]
+
+
+class SourceConfig(Section):
+    """One text corpus: files, the interpreter's own library, or a data set of the hub."""
+
+    name: str = Field(description="shards are called NAME-train and NAME-valid")
+    paths: list[str] = Field(default_factory=list, description="files, folders (searched in depth) and glob patterns")
+    python_library: bool = Field(False, description="the running interpreter's standard library, without its tests")
+    hub: str = Field("", description="a data set that `datasets.load_dataset` finds (needs network, or a local folder)")
+    hub_config: str | None = Field(None, description="configuration of the hub's data set")
+    hub_split: str = Field("train", description="split of the hub's data set")
+    kind: Kind = Field("auto", description="format of `paths`; auto: by suffix")
+    text_key: str = Field("text", description="key or column that holds the text (jsonl, parquet, hub)")
+    exclude: list[str] = Field(default_factory=list, description="folder or file names that are left out")
+    max_bytes: int | None = Field(None, ge=1, description="stop before more text than this, in UTF-8 bytes")
+    max_document_bytes: int = Field(64 << 20, ge=1, description="a longer file, line or row is an error")
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not _NAME.fullmatch(value) or value == SOLUTIONS:
+            raise ValueError(f"'{value}' is no name for a shard; use letters, digits, . _ - (and not '{SOLUTIONS}')")
+        return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SourceConfig:
+        if bool(self.paths) + self.python_library + bool(self.hub) != 1:
+            raise ValueError(f"source '{self.name}': give exactly one of paths, python_library and hub")
+        return self
+
+
+class SynthesizedTask(Section):
+    """Worked solutions of one task, spread evenly over its levels."""
+
+    task: Spec = Field(description="{name: sort, **options}")
+    levels: Annotated[list[int], Field(min_length=1)]
+    documents: int = Field(ge=1, description="solutions of this task")
+
+
+class SynthesizeConfig(Section):
+    """Worked solutions as text."""
+
+    tasks: list[SynthesizedTask] = Field(default_factory=list)
+    trace: bool = Field(True, description="write the worked steps between prompt and answer")
+
+
+class SplitConfig(Section):
+    """Which documents are held out: a document's hash decides, so equal documents are on the same side."""
+
+    valid_share: float = Field(0.02, gt=0, lt=1, description="share of documents that are held out")
+
+
+class TokenizerConfig(Section):
+    """SentencePiece BPE with byte pieces, single digits and single ASCII characters."""
+
+    vocab_size: int = Field(512, ge=384, description="tokens, marks and byte pieces included")
+    sample_bytes: int = Field(4 << 20, ge=1, description="training text that it is trained on")
+    sample_solutions: int = Field(2000, ge=0, description="prompts of solutions that it is trained on")
+    character_coverage: float = Field(
+        0.9995,
+        gt=0,
+        le=1,
+        description="share of the sample's characters that get tokens of their own; others are bytes",
+    )
+    export_transformers: bool = Field(False, description="also write tokenizer.json for transformers' AutoTokenizer")
+
+
+class PrepConfig(Section):
+    """A whole preparation."""
+
+    name: str = Field("data", description="the corpus's name")
+    output: Path | None = Field(None, description="where everything is written; default runs/data/NAME")
+    seed: int = Field(1, ge=0)
+    sources: Annotated[list[SourceConfig], Field(min_length=1)]
+    synthesize: SynthesizeConfig = SynthesizeConfig.model_validate({})
+    split: SplitConfig = SplitConfig.model_validate({})
+    tokenizer: TokenizerConfig = TokenizerConfig.model_validate({})
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PrepConfig:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"sources: '{twice[0]}' names two sources; give each its own name")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """The output folder."""
+        return self.output if self.output is not None else Path("runs/data") / self.name
+
+
+def load_prep_config(path: Path, overrides: Iterable[str] = ()) -> PrepConfig:
+    """YAML + dotted overrides -> PrepConfig. Raises ConfigError that names every wrong key at once."""
+    values = apply_overrides(load_yaml(path), overrides)
+    unknown = list(_unknown_keys(PrepConfig, values, ""))
+    try:
+        config = PrepConfig.model_validate(values)
+    except ValidationError as error:
+        bad = {line.split(":")[0] for line in unknown}
+        others = [line for line in describe(error).splitlines() if line.split(":")[0] not in bad]
+        raise ConfigError("\n".join([f"{path}:", *unknown, *others])) from None
+    return config
+
+
+def fingerprint(*values: Any) -> str:
+    """Hex hash of JSON-able values and sections: equal values, equal hash."""
+    plain = [value.model_dump(mode="json") if isinstance(value, BaseModel) else value for value in values]
+    return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _unknown_keys(section: type[BaseModel], values: Any, prefix: str) -> Iterable[str]:
+    if not isinstance(values, Mapping):
+        return
+    fields = section.model_fields
+    for key, value in values.items():
+        if key not in fields:
+            yield f"{prefix}{key}: unknown key{suggest(f'{prefix}{key}', [prefix + field for field in fields])}"
+            continue
+        for inner in (fields[key].annotation, *get_args(fields[key].annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                items = enumerate(value) if isinstance(value, list) else [(None, value)]
+                for index, item in items:
+                    yield from _unknown_keys(inner, item, f"{prefix}{key}." + ("" if index is None else f"{index}."))

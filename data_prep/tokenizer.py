@@ -1,0 +1,171 @@
+"""Stage tokenizer: SentencePiece BPE on a keyed sample of the training text and of the solutions' prompts.
+
+Every printable ASCII character and the newline has a token of its own (an answer is a row of single characters), and
+digits are never merged. Rare characters are cut out of the sample and become bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import SOLUTIONS, PrepConfig, TokenizerConfig
+from data_prep.documents import read_documents
+from data_prep.ingest import documents_path, split_path
+from data_prep.progress import Progress
+from rlpt.data.manifest import atomic_writer, write_json
+from rlpt.data.tokenizer import META_FILE, MODEL_FILE, SPACE_PIECE, SentencePieceTokenizer
+from rlpt.errors import DataError
+from rlpt.template import ANSWER, PROMPT, SPECIAL_TOKENS, THINK
+
+PRINTABLE = "".join(map(chr, range(32, 127)))
+_MAX_SENTENCE = 1000  # characters; SentencePiece leaves out sentences above 4192 bytes
+_PROBES = ("", " a  b ", "x = [1, 22, 333]\n\ty\r\n", "é漢😀", "<|answer|>9<|end|>", f"a{SPACE_PIECE}b", "\x00<s></s>")
+
+
+def train_tokenizer(config: PrepConfig, out: Path) -> dict[str, Any]:
+    """Writes out/tokenizer/; returns {sha256, vocab_size}. Raises DataError when the text is too poor for the size."""
+    with Progress("tokenizer", "sample", None, "sentences") as progress:
+        sentences = _sample(config, out)
+        progress.update(len(sentences))
+    with Progress("tokenizer", "training", None, "tokens") as progress:
+        model = train_model(sentences, config.tokenizer)
+        progress.update(config.tokenizer.vocab_size)
+    tokenizer = SentencePieceTokenizer(model)
+    check_tokenizer(tokenizer)
+    folder = out / "tokenizer"
+    (folder / META_FILE).unlink(missing_ok=True)  # a folder without it is no tokenizer: written last
+    with atomic_writer(folder / MODEL_FILE) as file:
+        file.write(model)
+    for stale in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / stale).unlink(missing_ok=True)
+    if config.tokenizer.export_transformers:
+        _export_transformers(folder, tokenizer, sentences)
+    figures = {"sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size}
+    write_json(folder / META_FILE, figures)
+    return figures
+
+
+def train_model(sentences: list[str], options: TokenizerConfig) -> bytes:
+    """A serialised BPE model with exactly `vocab_size` tokens, the same bytes for the same sentences."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    characters = [*PRINTABLE, "\n "]  # SentencePiece strips newlines at the end of a sentence
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*_without_rare(sentences, options.character_coverage), *characters]),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=options.vocab_size,
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            allow_whitespace_only_pieces=True,
+            character_coverage=1.0,
+            user_defined_symbols=list(SPECIAL_TOKENS),
+            pad_id=3,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2]
+        raise DataError(
+            f"tokenizer.vocab_size={options.vocab_size} does not fit the sample of {len(sentences)} sentences: {reason}"
+            " Change tokenizer.vocab_size, lower tokenizer.character_coverage or add text"
+        ) from None
+    return model.getvalue()
+
+
+def check_tokenizer(tokenizer: SentencePieceTokenizer) -> None:
+    """Raises DataError unless printable ASCII and newline have single tokens, and texts come back as they went in."""
+    lacking = [c for c in PRINTABLE + "\n" if len(tokenizer.encode_characters(c)) != 1]
+    changed = [text for text in (*_PROBES, PRINTABLE) if tokenizer.decode(tokenizer.encode(text)) != text]
+    if lacking or changed:
+        raise DataError(
+            f"tokenizer: no token for {lacking}, text not kept for {changed}; raise tokenizer.vocab_size or change "
+            "the sample"
+        )
+
+
+def _sample(config: PrepConfig, out: Path) -> list[str]:
+    """Lines of training documents (the byte budget shared equally among sources), then prompts of solutions."""
+    sentences: list[str] = []
+    budget = config.tokenizer.sample_bytes // len(config.sources)
+    for source in config.sources:
+        texts = _draw(
+            split_path(out, source.name, "train"), config.seed, budget, lambda text: len(text.encode("utf-8"))
+        )
+        sentences += _lines(texts, budget)
+    wanted = config.tokenizer.sample_solutions
+    for text in _draw(documents_path(out, SOLUTIONS), config.seed, wanted, lambda text: 1):
+        sentences.append(re.split(f"{re.escape(THINK)}|{re.escape(ANSWER)}", text)[0].removeprefix(PROMPT))
+    return sentences
+
+
+def _draw(path: Path, seed: int, budget: int, measure: Callable[[str], int]) -> list[str]:
+    """The file's texts with the smallest keyed hashes, just enough for `budget`; no more than those are in memory."""
+    heap: list[tuple[int, int, str]] = []
+    total = 0
+    for number, document in enumerate(read_documents(path)):
+        key = hashlib.blake2b(f"{seed}\x1fsample\x1f{document.text}".encode(), digest_size=8).digest()
+        heapq.heappush(heap, (-int.from_bytes(key, "big"), number, document.text))
+        total += measure(document.text)
+        while heap and total - measure(heap[0][2]) >= budget:
+            total -= measure(heapq.heappop(heap)[2])
+    return [text for _, _, text in sorted(heap, reverse=True)]
+
+
+def _lines(texts: list[str], budget: int) -> Iterator[str]:
+    for text in texts:
+        for line in text.splitlines():
+            for start in range(0, len(line), _MAX_SENTENCE):
+                sentence = line[start : start + _MAX_SENTENCE]
+                budget -= len(sentence.encode("utf-8"))
+                if budget < 0:
+                    return
+                yield sentence
+
+
+def _without_rare(sentences: list[str], coverage: float) -> Iterator[str]:
+    """The sentences cut at characters outside ASCII beyond the most frequent ones that make up `coverage` of all."""
+    counts: Counter[str] = Counter()
+    for sentence in sentences:
+        counts.update(sentence)
+    wanted, covered = coverage * counts.total(), 0
+    kept = set(PRINTABLE)
+    for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if covered >= wanted:
+            break
+        covered += count
+        kept.add(character)
+    cut = re.compile("[" + "".join(map(re.escape, sorted(set(counts) - kept | {"\x00", SPACE_PIECE}))) + "]")
+    for sentence in sentences:
+        yield from filter(None, cut.split(sentence))
+
+
+def _export_transformers(folder: Path, tokenizer: SentencePieceTokenizer, sentences: list[str]) -> None:
+    """Writes tokenizer.json and tokenizer_config.json. Raises DataError unless transformers gives the same ids."""
+    import transformers
+
+    exported = transformers.AutoTokenizer.from_pretrained(folder)
+    exported.pad_token = "<pad>"
+    exported.save_pretrained(folder)
+    reloaded = transformers.AutoTokenizer.from_pretrained(folder)
+    probes = [*sentences[:: max(1, len(sentences) // 1000)], PRINTABLE, " a  b ", "x\n\n\ty 123 é漢😀"]
+    for text in (probe for probe in probes if SPACE_PIECE not in probe and "<|" not in probe):
+        if reloaded(text, add_special_tokens=False)["input_ids"] != tokenizer.encode(text):
+            raise DataError(
+                f"{folder}: transformers {transformers.__version__} tokenizes {text[:60]!r} differently; set "
+                "tokenizer.export_transformers=false or use another version of transformers"
+            )
+    if reloaded.pad_token_id != tokenizer.pad_id or reloaded.eos_token_id != tokenizer.eos_id:
+        raise DataError(f"{folder}: transformers gives other ids to pad or end of text; export_transformers=false")

@@ -1,0 +1,200 @@
+"""The command line: `rlpt VERB ...` or `python -m rlpt VERB ...`. Verbs import what they need when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlpt.errors import UserError
+
+app = typer.Typer(
+    name="rlpt",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Reinforcement pre-training: one model learns text and its own episodes in the same optimizer steps.",
+    epilog="First run: [bold]bash launch/quickstart.sh[/bold]. Exit codes: 2 configuration, 3 data, 4 checkpoint, "
+    "78 training must not go on, 1 anything else.",
+)
+config_app = typer.Typer(
+    no_args_is_help=True, help="Look at configurations: what a recipe resolves to, what a key means."
+)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a recipe, e.g. configs/quickstart.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="overrides, e.g. schedule.steps=50 objectives.play=null"),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, e.g. runs/quickstart")]
+Nproc = Annotated[
+    int | None,
+    typer.Option(min=1, help="ranks on this host; default: parallel.tensor x pipeline x data of the recipe"),
+]
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors (or set RLPT_DEBUG=1)")] = False,
+) -> None:
+    """Options before the verb. `main` takes --debug out of the arguments wherever it stands."""
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    nproc: Nproc = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume",
+            help="go on from the newest good checkpoint, or refuse to; default: resume where the run has checkpoints",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check the recipe, print what it amounts to, and stop")
+    ] = False,
+) -> None:
+    """Train a recipe on this host.
+
+    Starts the ranks itself; under torchrun (several hosts: launch/torchrun.sh) it becomes one of them.
+
+    [bold]rlpt train configs/quickstart.yaml[/bold]
+    [bold]rlpt train configs/quickstart.yaml schedule.steps=50 name=short --nproc 2[/bold]
+    [bold]rlpt train configs/quickstart.yaml objectives.play=null --dry-run[/bold]
+    """
+    from rlpt.config import load_config
+    from rlpt.launcher import launch
+    from rlpt.plan import check_components, default_ranks, make_plan
+
+    resolved = load_config(config, overrides or ())
+    ranks = nproc or int(os.environ.get("WORLD_SIZE", 0)) or default_ranks(resolved)
+    plan = make_plan(resolved, ranks)
+    if dry_run:
+        check_components(resolved)
+        _print_table(plan.name, plan.rows())
+        return
+    arguments = [str(config), *(overrides or ())]
+    if resume is not None:
+        arguments.append("--resume" if resume else "--no-resume")
+    raise typer.Exit(_run_ranks("rlpt.train", arguments, ranks, launch))
+
+
+@app.command()
+def evaluate(run: RunFolder, nproc: Nproc = None) -> None:
+    """Evaluate the newest checkpoint of a run on held-out text and problems.
+
+    Writes RUN/evaluation.json and prints the table.
+
+    [bold]rlpt evaluate runs/quickstart[/bold]
+    """
+    from rlpt.config import load_config
+    from rlpt.launcher import launch
+    from rlpt.plan import default_ranks
+
+    resolved = load_config(run / "config.yaml")
+    raise typer.Exit(_run_ranks("rlpt.evaluate", [str(run)], nproc or default_ranks(resolved), launch))
+
+
+@app.command()
+def experiment(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME|PATH", help="a name in configs/experiments, or a file")
+    ] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="list the experiments and how far each is")] = False,
+) -> None:
+    """Run an experiment: arms by seeds over a recipe, then its claims with their bounds.
+
+    Finished arms are kept and an interrupted one goes on, so running it again is cheap. A claim that does not hold
+    is reported, and is no error.
+
+    [bold]rlpt experiment --list[/bold]
+    [bold]rlpt experiment quickstart_control[/bold]
+    """
+    from rlpt.experiment import find_experiment, list_experiments, print_claims, run_experiment
+
+    if show_list or name is None:
+        _print_table("experiments", list_experiments())
+        return
+    print_claims(run_experiment(find_experiment(name)))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Draw a run's learning curves into RUN/learning.png (also while it trains).
+
+    [bold]rlpt report runs/quickstart[/bold]
+    """
+    from rlpt.report.learning import plot_learning
+
+    typer.echo(str(plot_learning(run)))
+
+
+@config_app.command()
+def show(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the resolved configuration: bases, file and overrides laid together, defaults filled in.
+
+    [bold]rlpt config show configs/quickstart.yaml optimizer.lr=3e-3[/bold]
+    """
+    from rlpt.config import dump_config, load_config
+
+    typer.echo(dump_config(load_config(config, overrides or ())), nl=False)
+
+
+@config_app.command()
+def docs(key: Annotated[str, typer.Argument(metavar="[KEY]", help="a key or section, e.g. optimizer.lr")] = "") -> None:
+    """Print keys with type, default and meaning.
+
+    [bold]rlpt config docs[/bold]
+    [bold]rlpt config docs optimizer[/bold]
+    [bold]rlpt config docs objectives.gate.floor[/bold]
+    """
+    from rlpt.config_reference import describe_keys
+
+    for row in describe_keys(key):
+        typer.echo(
+            f"{row.key}\n    {row.type}, {row.default}" + (f"\n    {row.description}" if row.description else "")
+        )
+
+
+def _run_ranks(module: str, arguments: list[str], ranks: int, launch: Any) -> int:
+    """Launches ranks, or, where a launcher has already started this process as one, becomes the module."""
+    if "RANK" in os.environ:
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+    return int(launch(module, arguments, ranks))
+
+
+def _print_table(title: str, rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for left, right in rows:
+        table.add_row(Text(left), Text(right))
+    Console().print(table)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of the console script. A UserError is one line on stderr and its exit code; --debug shows the rest."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in arguments:
+        arguments = [argument for argument in arguments if argument != "--debug"]
+        os.environ["RLPT_DEBUG"] = "1"  # inherited by the ranks
+    try:
+        app(arguments)
+    except UserError as error:
+        if os.environ.get("RLPT_DEBUG") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""The corpus source: a weighted blend of shards as packed rows, a pure function of (seed, shard, row index).
+
+A shard is an endless stream: all its documents in an order keyed by (seed, shard content, epoch), epoch after epoch.
+Row r holds stream tokens rT .. rT + T; neighbouring rows share one token, so every token is a label once. The only
+state is how many rows each shard has given, counted over all data-parallel ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field
+
+from rlpt.batch import Batch, SourceContext
+from rlpt.data.indexed import Shard, open_shard
+from rlpt.errors import CheckpointError, ConfigError, DataError
+from rlpt.registry import register
+
+Boundaries = Literal["isolate", "ignore"]
+
+
+@dataclass(frozen=True)
+class BlendEntry:
+    """One shard of a blend."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    path: Path  # shard prefix, e.g. runs/data/quickstart/text-train
+    weight: Annotated[float, Field(gt=0)] = 1.0  # share of rows, relative to the other entries
+
+
+@register("source", "corpus")
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Options of `source: {name: corpus}`.
+
+    `boundaries`: `isolate` keeps documents of a row apart (no attention and no label across them, positions restart);
+    `ignore` treats a row as one text, as GPT pre-training usually does.
+    """
+
+    blend: Annotated[list[BlendEntry], Field(min_length=1)]
+    boundaries: Boundaries = "isolate"
+
+    def open(self, context: SourceContext) -> CorpusSource:
+        """Opens and checks every shard. Raises DataError, and ConfigError for a shard that is listed twice."""
+        return CorpusSource(self, context)
+
+
+class ShardStream:
+    """The endless keyed-shuffled token stream of one shard, read by row index."""
+
+    def __init__(self, shard: Shard, seed: int, sequence_length: int) -> None:
+        """Raises DataError when the shard has fewer than `sequence_length` + 1 tokens."""
+        if shard.num_tokens < sequence_length + 1:
+            raise DataError(
+                f"{shard.prefix}: {shard.num_tokens} tokens are less than one row of batch.sequence_length + 1 = "
+                f"{sequence_length + 1}; add text, or lower batch.sequence_length"
+            )
+        self.shard, self.seed, self.sequence_length = shard, seed, sequence_length
+        self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row `index`: token ids [T + 1] int64, and each one's document, counted along the stream [T + 1] int64."""
+        tokens, ordinals = [], []
+        position, wanted = index * self.sequence_length, self.sequence_length + 1
+        while wanted:
+            epoch, offset = divmod(position, self.shard.num_tokens)
+            order, ends = self._order(epoch)
+            rank = int(np.searchsorted(ends, offset, side="right"))
+            document = int(order[rank])
+            length = int(self.shard.lengths[document])
+            start = offset - (int(ends[rank]) - length)
+            taken = min(length - start, wanted)
+            tokens.append(self.shard.document(document, start, start + taken))
+            ordinals.append(np.full(taken, epoch * self.shard.num_documents + rank, dtype=np.int64))
+            position, wanted = position + taken, wanted - taken
+        return np.concatenate(tokens), np.concatenate(ordinals)
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Documents [D] in the order of `epoch`, and the stream offset [D] where each ends."""
+        if epoch not in self._orders:
+            key = hashlib.blake2b(
+                f"{self.seed}\x1f{self.shard.entry.bin_sha256}\x1f{epoch}\x1forder".encode(), digest_size=16
+            ).digest()
+            raw = np.random.Philox(key=int.from_bytes(key, "big")).random_raw(self.shard.num_documents)
+            order = np.argsort(raw, kind="stable")
+            kept = {old: self._orders[old] for old in self._orders if old == epoch - 1}
+            self._orders = kept | {epoch: (order, np.cumsum(self.shard.lengths[order]))}
+        return self._orders[epoch]
+
+
+def next_in_blend(counts: Sequence[int], weights: Sequence[float]) -> int:
+    """The shard that is furthest behind its share of the next row (weights sum to 1): Megatron's greedy blending."""
+    total = max(sum(counts), 1)
+    errors = [weight * total - count for weight, count in zip(weights, counts, strict=True)]
+    return errors.index(max(errors))
+
+
+class CorpusSource:
+    """A `BatchSource` of next-token rows. The order of rows does not depend on the data-parallel size."""
+
+    def __init__(self, options: CorpusOptions, context: SourceContext) -> None:
+        self._context, self._boundaries = context, options.boundaries
+        self._streams: dict[str, ShardStream] = {}
+        for entry in options.blend:
+            label = f"{entry.path.resolve().parent.name}/{entry.path.name}"
+            if label in self._streams:
+                raise ConfigError(
+                    f"objectives.{context.objective}.source.blend: shard {label} is listed twice; give its weight once "
+                    "(shards of different folders need folders of different names)"
+                )
+            shard = open_shard(entry.path, context.tokenizer)
+            self._streams[label] = ShardStream(shard, context.seed, context.sequence_length)
+        total = sum(entry.weight for entry in options.blend)
+        self._weights = [entry.weight / total for entry in options.blend]
+        self._counts = [0] * len(self._streams)
+
+    def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
+        """`n` microbatches [B, T] of this rank: global row ((m * ranks + rank) * B + b) from the counters on. A corpus
+        has no use for `step` and `share`."""
+        size, rank = self._context.micro_batch_size, self._context.data_rank
+        streams = list(self._streams.values())
+        batches, rows = [], []
+        for block in range(n * self._context.data_size):
+            mine = block % self._context.data_size == rank
+            for _ in range(size):
+                chosen = next_in_blend(self._counts, self._weights)
+                if mine:
+                    rows.append(streams[chosen].row(self._counts[chosen]))
+                self._counts[chosen] += 1
+            if mine:
+                batches.append(pack_rows(rows, self._context.objective, self._boundaries))
+                rows = []
+        return batches
+
+    def metrics(self) -> dict[str, float]:
+        """`epoch/SHARD`: how often the shard's tokens have been seen, over all ranks."""
+        length = self._context.sequence_length
+        return {
+            f"epoch/{label}": count * length / stream.shard.num_tokens
+            for (label, stream), count in zip(self._streams.items(), self._counts, strict=True)
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows given by each shard, with what must be unchanged for them to mean the same."""
+        shards = {
+            label: {"sha256": stream.shard.entry.bin_sha256, "rows": count}
+            for (label, stream), count in zip(self._streams.items(), self._counts, strict=True)
+        }
+        return {"seed": self._context.seed, "sequence_length": self._context.sequence_length, "shards": shards}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken. Raises CheckpointError when seed, row length, blend or a shard differ."""
+        current = self.state_dict()
+        where = f"objectives.{self._context.objective}.source"
+        for key in ("seed", "sequence_length"):
+            if state[key] != current[key]:
+                raise CheckpointError(
+                    f"{where}: the checkpoint's {key} is {state[key]}, this run's is {current[key]}; resume with the "
+                    "same, or start a new run (name or run_dir)"
+                )
+        if set(state["shards"]) != set(current["shards"]):
+            raise CheckpointError(
+                f"{where}.blend: the checkpoint read {', '.join(sorted(state['shards']))}, this run reads "
+                f"{', '.join(sorted(current['shards']))}; resume with the same blend, or start a new run"
+            )
+        for label, entry in state["shards"].items():
+            if entry["sha256"] != current["shards"][label]["sha256"]:
+                raise CheckpointError(
+                    f"{where}.blend: shard {label} has changed since the checkpoint; restore it, or start a new run"
+                )
+        self._counts = [int(state["shards"][label]["rows"]) for label in self._streams]
+
+
+def pack_rows(rows: Sequence[tuple[np.ndarray, np.ndarray]], objective: str, boundaries: Boundaries) -> Batch:
+    """Rows of (token ids [T + 1], document ordinals [T + 1], -1 for padding) -> a Batch [B, T]."""
+    tokens = np.stack([row[0] for row in rows])
+    ordinals = np.stack([row[1] for row in rows])
+    if boundaries == "ignore":
+        ordinals = np.minimum(ordinals, 0)
+    here, after = ordinals[:, :-1], ordinals[:, 1:]
+    starts = np.concatenate([np.ones_like(here[:, :1], dtype=bool), here[:, 1:] != here[:, :-1]], axis=1)
+    columns = np.broadcast_to(np.arange(here.shape[1]), here.shape)
+    begins = np.maximum.accumulate(np.where(starts, columns, 0), axis=1)
+    segments = np.where(here >= 0, np.cumsum(starts, axis=1) - 1, -1)
+    return Batch(
+        objective=objective,
+        tokens=torch.from_numpy(tokens[:, :-1].copy()),
+        labels=torch.from_numpy(tokens[:, 1:].copy()),
+        positions=torch.from_numpy(columns - begins),
+        loss_mask=torch.from_numpy((here == after) & (here >= 0)),
+        segments=torch.from_numpy(segments),
+    )
+
+
+def held_out_batches(
+    prefixes: Sequence[Path],
+    tokenizer: Any,
+    sequence_length: int,
+    micro_batch_size: int,
+    max_tokens: int,
+    objective: str = "text",
+    data_rank: int = 0,
+    data_size: int = 1,
+    boundaries: Boundaries = "isolate",
+) -> list[Batch]:
+    """One pass over held-out shards in file order, the same rows at any data-parallel size.
+
+    Rows overlap by one token as in training; a shard's last row, and rows that fill up the last microbatches (every
+    rank gets as many), are padded and masked. Each shard gives at most `max_tokens` / number of shards tokens, in rows
+    spread evenly over it.
+    """
+    rows: list[tuple[Shard, int]] = []
+    for prefix in prefixes:
+        shard = open_shard(prefix, tokenizer)
+        available = -(-max(shard.num_tokens - 1, 1) // sequence_length)
+        wanted = min(available, max(1, max_tokens // len(prefixes) // sequence_length))
+        rows += [(shard, index * available // wanted) for index in range(wanted)]
+    empty = (np.full(sequence_length + 1, tokenizer.pad_id), np.full(sequence_length + 1, -1))
+    batches = []
+    per_round = micro_batch_size * data_size
+    for start in range(data_rank * micro_batch_size, -(-len(rows) // per_round) * per_round, per_round):
+        chosen = rows[start : start + micro_batch_size]
+        read = [_file_row(shard, index, sequence_length, tokenizer.pad_id) for shard, index in chosen]
+        batches.append(pack_rows(read + [empty] * (micro_batch_size - len(read)), objective, boundaries))
+    return batches
+
+
+def _file_row(shard: Shard, index: int, sequence_length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row `index` of a shard in file order, padded at the shard's end: ids [T + 1], document ordinals [T + 1]."""
+    tokens = np.full(sequence_length + 1, pad_id, dtype=np.int64)
+    ordinals = np.full(sequence_length + 1, -1, dtype=np.int64)
+    ends = shard.ends
+    position, filled = index * sequence_length, 0
+    document = int(np.searchsorted(ends, position, side="right"))
+    while filled <= sequence_length and document < shard.num_documents:
+        length = int(shard.lengths[document])
+        start = max(0, position - (int(ends[document]) - length))
+        taken = min(length - start, sequence_length + 1 - filled)
+        tokens[filled : filled + taken] = shard.document(document, start, start + taken)
+        ordinals[filled : filled + taken] = document
+        filled, document = filled + taken, document + 1
+    return tokens, ordinals
+
+
+def token_counts(prefixes: Sequence[Path], tokenizer: Any) -> np.ndarray:
+    """How often each token is in the shards: [V] int64."""
+    counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+    for prefix in prefixes:
+        for chunk in open_shard(prefix, tokenizer).chunks():
+            counts += np.bincount(chunk, minlength=tokenizer.vocab_size)
+    return counts

@@ -1,0 +1,1 @@
+"""Where it runs: the device door, the mesh of parallel axes, collectives."""

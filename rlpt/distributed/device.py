@@ -1,0 +1,170 @@
+"""The one door to hardware: GPU + NCCL or CPU + gloo, and what Megatron-Core needs to run on a CPU.
+
+Megatron-Core names `cuda` in places that a CPU run also reaches. `_megatron_on_cpu` answers each of them; every
+patched symbol is listed in `PATCHES` with the version that it was written for, and has a test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.overrides import TorchFunctionMode
+
+from rlpt.config import DeviceConfig
+from rlpt.errors import ConfigError
+
+PATCHES = {  # symbol -> the Megatron-Core version whose use of it was read
+    "torch.cuda.current_device": "0.16.1",
+    "torch.cuda.synchronize": "0.16.1",
+    "torch.cuda.get_rng_state": "0.16.1",
+    "torch.cuda.manual_seed": "0.16.1",
+    "megatron.core.tensor_parallel.random._get_cuda_rng_state": "0.16.1",
+    "megatron.core.tensor_parallel.random._set_cuda_rng_state": "0.16.1",
+}
+_CUDA_TYPES = {
+    "torch.FloatTensor": "torch.cuda.FloatTensor",
+    "torch.BFloat16Tensor": "torch.cuda.BFloat16Tensor",
+    "torch.HalfTensor": "torch.cuda.HalfTensor",
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What this rank computes on."""
+
+    kind: str  # "cpu" | "gpu"
+    backend: str  # torch.distributed backend
+    dtype: torch.dtype  # of the weights
+    torch_device: torch.device
+    rank: int
+    world_size: int
+    local_rank: int
+
+    @contextlib.contextmanager
+    def megatron(self) -> Iterator[None]:
+        """Inside, Megatron code that asks for a CUDA tensor gets one on this device (nothing to do on a GPU)."""
+        if self.kind == "gpu":
+            yield
+        else:
+            with _CpuInsteadOfCuda():
+                yield
+
+    def synchronize(self) -> None:
+        """Waits for queued work (a GPU's stream); for honest timing."""
+        if self.kind == "gpu":
+            torch.cuda.synchronize()
+
+    def peak_memory(self) -> int:
+        """Bytes: the allocator's peak on a GPU, the process's peak resident size on a CPU."""
+        if self.kind == "gpu":
+            return torch.cuda.max_memory_allocated()
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class _CpuInsteadOfCuda(TorchFunctionMode):
+    """Redirects `device="cuda"` to the CPU and answers `.type()` with the CUDA names that Megatron compares with."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if "device" in kwargs and str(kwargs["device"]).startswith("cuda"):
+            kwargs = {**kwargs, "device": "cpu"}
+        if func is torch.Tensor.cuda:
+            return args[0]
+        result = func(*args, **kwargs)
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
+            return _CUDA_TYPES.get(result, result)
+        return result
+
+
+def setup_device(config: DeviceConfig) -> Device:
+    """Picks the device, sets threads and joins the process group of the launcher (one rank without a launcher).
+
+    Raises ConfigError when a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    kind = ("gpu" if has_gpu else "cpu") if config.kind == "auto" else config.kind
+    if kind == "gpu" and not has_gpu:
+        raise ConfigError("device.kind=gpu, but torch sees no GPU; set device.kind=cpu or install a CUDA build of torch")
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if kind == "gpu":
+        torch.cuda.set_device(local_rank)
+        torch_device = torch.device("cuda", local_rank)
+    else:
+        torch_device = torch.device("cpu")
+        torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // local_world))
+        import_megatron_quietly()
+        _megatron_on_cpu()
+    backend = "nccl" if kind == "gpu" else "gloo"
+    _join_process_group(backend, torch_device, config.timeout_seconds)
+    automatic = "bfloat16" if kind == "gpu" else "float32"
+    dtype = getattr(torch, automatic if config.dtype == "auto" else config.dtype)
+    return Device(kind, backend, dtype, torch_device, dist.get_rank(), dist.get_world_size(), local_rank)
+
+
+def _join_process_group(backend: str, torch_device: torch.device, timeout_seconds: int) -> None:
+    if dist.is_initialized():
+        return
+    options: dict[str, Any] = {"timeout": timedelta(seconds=timeout_seconds)}
+    if "RANK" not in os.environ:  # started by hand: a group of one
+        options |= {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    if backend == "nccl":
+        options["device_id"] = torch_device
+    dist.init_process_group(backend, **options)
+
+
+def leave() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def abort(code: int) -> None:
+    """Ends this rank at once with `code`, without waiting for peers that may be stuck in a collective."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    threading.Timer(5.0, os._exit, args=(code,)).start()  # should interpreter shutdown hang
+    raise SystemExit(code)
+
+
+def import_megatron_quietly() -> None:
+    """Imports megatron.core without its notices that optional accelerators are absent or settings deprecated."""
+    warnings.filterwarnings("ignore", module=r"megatron\.")
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import megatron.core
+        import megatron.core.optimizer
+        import megatron.core.pipeline_parallel  # noqa: F401
+
+
+def _megatron_on_cpu() -> None:
+    """Answers Megatron's CUDA calls on a CPU; idempotent."""
+    import megatron.core.tensor_parallel.random as megatron_random
+
+    torch.cuda.current_device = lambda: "cpu"  # type: ignore[assignment,return-value]
+    torch.cuda.synchronize = lambda device=None: None  # type: ignore[assignment]
+    torch.cuda.get_rng_state = lambda device="cuda": torch.get_rng_state()  # type: ignore[assignment]
+    torch.cuda.manual_seed = lambda seed: None if torch.manual_seed(seed) is None else None  # type: ignore[assignment]
+    megatron_random._get_cuda_rng_state = lambda device="cuda", clone=False, graph_safe=False: torch.get_rng_state()
+    megatron_random._set_cuda_rng_state = lambda new_state, device=-1, graph_safe=False: torch.set_rng_state(new_state)
+    _silence_rng_warning()
+
+
+def _silence_rng_warning() -> None:
+    """On a CPU the tracker's generator *is* the CPU generator, so Megatron's warning that it moved says nothing."""
+    import logging
+
+    logging.getLogger("megatron.core.tensor_parallel.random").setLevel(logging.ERROR)

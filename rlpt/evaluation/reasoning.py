@@ -1,0 +1,123 @@
+"""pass@k of held-out problems, per task and level, sharded over data-parallel ranks.
+
+Held-out problem i of a task has the seed `evaluation_seed(i)`, which no training seed equals; the noise keys of its
+samples hang on (task, seed, level) alone, so evaluations of one run differ by the weights and by nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlpt.config import EvaluationConfig
+from rlpt.errors import ConfigError
+from rlpt.evaluation.statistics import clustered_wilson_interval, pass_at_k
+from rlpt.rewards.base import Rubric
+from rlpt.selfplay.base import SelfPlay
+from rlpt.selfplay.solve import ROLE
+from rlpt.tasks.base import Task, evaluation_seed, keyed_hash
+from rlpt.types import Episode, Generator, Problem, Tokenizer
+
+Play = Callable[[list[Problem], Mapping[str, Task], list[int]], list[Episode]]  # (problems, tasks, keys)
+Gather = Callable[[Any], list[Any]]  # all_gather_object over data-parallel ranks, in rank order
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """What the samples of one held-out problem came to."""
+
+    label: str  # of the evaluated task
+    index: int  # of the problem
+    num_correct: int  # samples with score exactly 1
+    num_samples: int
+    total_score: float  # graded
+
+
+def play_with(form: SelfPlay, generator: Generator, tokenizer: Tokenizer, rubric: Rubric, policy_step: int = 0) -> Play:
+    """A self-play form (`solve`, with `group_size` = samples a problem) as what `evaluate_tasks` calls."""
+
+    def play(problems: list[Problem], tasks: Mapping[str, Task], keys: list[int]) -> list[Episode]:
+        return form.play(problems, tasks, generator, tokenizer, rubric, keys=keys, policy_step=policy_step)
+
+    return play
+
+
+def evaluate_tasks(
+    tasks: Sequence[tuple[Task, int]],
+    play: Play,
+    options: EvaluationConfig,
+    data_rank: int = 0,
+    data_size: int = 1,
+    gather: Gather = lambda value: [value],
+) -> dict[str, dict[str, Any]]:
+    """Plays `options.problems` held-out problems of each (task, level); the same result on every rank.
+
+    Per task: {"level", "pass@K" for each K, "interval" (95 % of pass@1, problems as clusters), "mean_score" (graded),
+    "problems", "samples"}. The key is the task's name, with "@LEVEL" where one task is evaluated at several levels.
+    Raises ConfigError when a task stands twice at one level, ValueError when `play` returns another number of
+    episodes than `options.samples` a problem.
+    """
+    labels = task_labels([(task.name, level) for task, level in tasks])
+    mine = [
+        attempted
+        for label, (task, level) in zip(labels, tasks, strict=True)
+        for attempted in _attempt(label, task, level, play, options, range(data_rank, options.problems, data_size))
+    ]
+    attempts: dict[str, list[Attempted]] = {label: [] for label in labels}
+    for attempted in sorted((one for part in gather(mine) for one in part), key=lambda one: one.index):
+        attempts[attempted.label].append(attempted)
+    return {
+        label: {"level": level} | _figures(attempts[label], options)
+        for label, (_, level) in zip(labels, tasks, strict=True)
+    }
+
+
+def task_labels(tasks: Sequence[tuple[str, int]]) -> list[str]:
+    """One key for each (name, level): the name, or name@level where the name occurs more than once."""
+    counts = Counter(name for name, _ in tasks)
+    labels = [name if counts[name] == 1 else f"{name}@{level}" for name, level in tasks]
+    for label, count in Counter(labels).items():
+        if count > 1:
+            raise ConfigError(f"evaluation.tasks: '{label}' is listed {count} times; a task at a level is listed once")
+    return labels
+
+
+def evaluation_key(problem: Problem) -> int:
+    """64-bit noise key of a held-out problem."""
+    return keyed_hash("evaluation", problem.task, problem.seed, problem.level)
+
+
+def _attempt(
+    label: str, task: Task, level: int, play: Play, options: EvaluationConfig, indices: range
+) -> list[Attempted]:
+    problems = [task.sample(evaluation_seed(index), level) for index in indices]
+    if not problems:
+        return []
+    episodes = play(problems, {task.name: task}, [evaluation_key(problem) for problem in problems])
+    scores: dict[int, list[float]] = {problem.seed: [] for problem in problems}
+    for episode in episodes:
+        scores[episode.problem.seed].append(episode.outcome[ROLE])
+    for problem in problems:
+        if len(scores[problem.seed]) != options.samples:
+            raise ValueError(
+                f"evaluation of {label}: {len(scores[problem.seed])} episodes of problem {problem.seed}, "
+                f"evaluation.samples={options.samples}"
+            )
+    return [
+        Attempted(label, index, sum(s == 1.0 for s in scores[p.seed]), options.samples, sum(scores[p.seed]))
+        for index, p in zip(indices, problems, strict=True)
+    ]
+
+
+def _figures(attempts: Sequence[Attempted], options: EvaluationConfig) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for k in sorted({1, *options.pass_at}):
+        rates = [pass_at_k(one.num_samples, one.num_correct, k) for one in attempts]
+        figures[f"pass@{k}"] = sum(rates) / len(rates)
+        if k == 1:
+            figures["interval"] = list(clustered_wilson_interval(rates, options.samples))
+    total = sum(one.total_score for one in attempts)
+    figures["mean_score"] = total / (len(attempts) * options.samples)
+    return figures | {"problems": len(attempts), "samples": options.samples}

@@ -1,0 +1,65 @@
+"""Everything that `evaluation` in the configuration asks for, on the present weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlpt import registry
+from rlpt.config import Config
+from rlpt.data.corpus import held_out_batches, token_counts
+from rlpt.distributed.mesh import Mesh
+from rlpt.evaluation.perplexity import text_bits_per_byte, unigram_bits_per_byte
+from rlpt.evaluation.reasoning import evaluate_tasks, play_with
+from rlpt.evaluation.summary import Evaluation, new_evaluation
+from rlpt.models.policy import Policy
+from rlpt.rewards.base import Rubric
+from rlpt.types import Generator
+
+
+class EvaluationSuite:
+    """Held-out text and tasks, opened once. Raises ConfigError or DataError when something is not there."""
+
+    def __init__(self, config: Config, tokenizer: Any, policy: Policy, generator: Generator, mesh: Mesh) -> None:
+        options = config.evaluation
+        self.options, self.tokenizer, self.policy, self.mesh = options, tokenizer, policy, mesh
+        self.text = (
+            held_out_batches(
+                options.text,
+                tokenizer,
+                config.batch.sequence_length,
+                config.batch.micro_batch_size,
+                options.text_tokens,
+                data_rank=mesh.data.rank,
+                data_size=mesh.data.size,
+            )
+            if options.text
+            else []
+        )
+        self.unigram: float | None = None
+        if options.text and options.unigram:
+            counts = token_counts(options.unigram, tokenizer)
+            self.unigram = unigram_bits_per_byte(counts, self.text, tokenizer.byte_lengths, self._reduce)
+        self.tasks = [
+            (registry.create("task", item.task, f"evaluation.tasks.{index}.task"), item.level)
+            for index, item in enumerate(options.tasks)
+        ]
+        form = registry.create("selfplay", options.selfplay, "evaluation.selfplay")
+        form = replace(form, group_size=options.samples, temperature=options.temperature)
+        self.play = play_with(form, generator, tokenizer, Rubric.from_config())
+
+    def __call__(self, step: int, text_tokens: int) -> Evaluation:
+        """One evaluation, the same on every rank; all ranks must call it."""
+        bits = None
+        if self.text:
+            bits = text_bits_per_byte(self.policy.score, self.text, self.tokenizer.byte_lengths, self._reduce)
+        data = self.mesh.data
+        tasks = evaluate_tasks(self.tasks, self.play, self.options, data.rank, data.size, data.gather_objects)
+        return new_evaluation(step, text_tokens, tasks, bits, self.unigram)
+
+    def _reduce(self, values: np.ndarray) -> np.ndarray:
+        tensor = torch.from_numpy(values).to(self.policy.device.torch_device)
+        return self.mesh.data.all_reduce(tensor).cpu().numpy()

@@ -1,0 +1,1 @@
+"""Numerical kernels; process groups arrive as arguments."""

@@ -1,0 +1,137 @@
+"""Cached decoding on the training module's own parameters: no weight copy, no second model.
+
+Prompts are aligned at their right ends, so that every row writes the same cache column. Rotary embedding depends on
+differences of positions only, so a column serves as the position. Every tensor rank holds its heads' cache; rows are
+the same on all tensor ranks. Equality with the training forward is tested (tests/distributed).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlpt.distributed.mesh import Mesh
+from rlpt.models.gpt import GPT
+
+
+class DecodeState:
+    """KV cache of a batch of rows. Shapes: keys and values [layers][rows, groups / tensor size, capacity, d]."""
+
+    def __init__(self, gpt: GPT, mesh: Mesh, rows: int, capacity: int, vocab_size: int) -> None:
+        config = gpt.config
+        self.gpt, self.mesh, self.vocab_size = gpt, mesh, vocab_size
+        self.head_size = int(config.kv_channels or 0)
+        self.groups = config.num_query_groups // mesh.tensor.size
+        self.heads_per_group = config.num_attention_heads // config.num_query_groups
+        self.weight = gpt.embedding.word_embeddings.weight
+        shape = (rows, self.groups, capacity, self.head_size)
+        empty = self.weight.new_empty
+        self.keys = [empty(shape) for _ in gpt.decoder.layers]
+        self.values = [empty(shape) for _ in gpt.decoder.layers]
+        self.open = torch.zeros(rows, capacity, dtype=torch.bool, device=self.weight.device)  # columns that hold a token
+        self.column = 0
+        self.cos, self.sin = _rotary_table(gpt, capacity, self.head_size)
+
+    def select(self, rows: Tensor) -> DecodeState:
+        """The state of some rows (an index [n]; a row may come several times): a group shares one prompt forward."""
+        self.keys = [cache[rows] for cache in self.keys]
+        self.values = [cache[rows] for cache in self.values]
+        self.open = self.open[rows]
+        return self
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        """tokens [rows] -> logits [rows, V] of the tokens after them, float32, the same on all tensor ranks."""
+        return self._advance(tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.bool))
+
+    def _advance(self, tokens: Tensor, is_token: Tensor) -> Tensor:
+        """tokens [rows, q] into columns column..column+q-1; logits after the last column."""
+        start, end = self.column, self.column + tokens.shape[1]
+        self.open[:, start:end] = is_token
+        self.column = end
+        mask = self.open[:, None, None, :end]
+        if tokens.shape[1] > 1:
+            columns = torch.arange(end, device=tokens.device)
+            past = columns[None, :] <= columns[start:end, None]
+            # a padding column attends to itself, so that no row of the softmax is empty
+            itself = columns[None, :] == columns[start:end, None]
+            mask = (mask & past) | itself
+        hidden = self._embed(tokens)
+        for index, layer in enumerate(self.gpt.decoder.layers):
+            hidden = hidden + self._attend(index, layer, hidden, mask, start, end)
+            inner = F.linear(layer.pre_mlp_layernorm(hidden), layer.mlp.linear_fc1.weight)
+            gate, up = inner.chunk(2, dim=-1)
+            hidden = hidden + self._reduce(F.linear(F.silu(gate) * up, layer.mlp.linear_fc2.weight))
+        last = self.gpt.decoder.final_layernorm(hidden[:, -1])
+        return self._gather(F.linear(last, self.gpt.head_weight()).float())
+
+    def _attend(self, index: int, layer: torch.nn.Module, hidden: Tensor, mask: Tensor, start: int, end: int) -> Tensor:
+        rows, length, _ = hidden.shape
+        attention = layer.self_attention
+        qkv = F.linear(layer.input_layernorm(hidden), attention.linear_qkv.weight)
+        qkv = qkv.view(rows, length, self.groups, self.heads_per_group + 2, self.head_size)
+        query = qkv[..., : self.heads_per_group, :].reshape(rows, length, -1, self.head_size)
+        cos, sin = self.cos[start:end], self.sin[start:end]
+        keys, values = self.keys[index], self.values[index]
+        keys[:, :, start:end] = _rotate(qkv[..., -2, :], cos, sin).transpose(1, 2)
+        values[:, :, start:end] = qkv[..., -1, :].transpose(1, 2)
+        out = F.scaled_dot_product_attention(
+            _rotate(query, cos, sin).transpose(1, 2),
+            keys[:, :, :end],
+            values[:, :, :end],
+            attn_mask=mask,
+            scale=self.head_size**-0.5,
+            enable_gqa=self.heads_per_group > 1,
+        )
+        out = out.transpose(1, 2).reshape(rows, length, -1)
+        return self._reduce(F.linear(out, attention.linear_proj.weight))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        if self.mesh.tensor.size == 1:
+            return self.weight[tokens]
+        local = tokens - self.mesh.tensor.rank * self.weight.shape[0]
+        mine = (local >= 0) & (local < self.weight.shape[0])
+        return self._reduce(self.weight[local.clamp(0, self.weight.shape[0] - 1)] * mine[..., None])
+
+    def _reduce(self, partial: Tensor) -> Tensor:
+        return self.mesh.tensor.all_reduce(partial.contiguous())
+
+    def _gather(self, local: Tensor) -> Tensor:
+        """[rows, V / tensor size] -> [rows, V] on every tensor rank."""
+        if self.mesh.tensor.size == 1:
+            return local[:, : self.vocab_size]
+        shards = [torch.empty_like(local) for _ in range(self.mesh.tensor.size)]
+        torch.distributed.all_gather(shards, local.contiguous(), group=self.mesh.tensor.group)
+        return torch.cat(shards, dim=-1)[:, : self.vocab_size]
+
+
+@torch.no_grad()
+def prefill(
+    gpt: GPT, mesh: Mesh, tokens: Tensor, lengths: Tensor, capacity: int, vocab_size: int
+) -> tuple[DecodeState, Tensor]:
+    """Runs prompts through the model.
+
+    tokens [rows, P] i64, aligned right (row i's prompt is its last `lengths[i]` columns); `capacity` is how many
+    columns the cache holds in all. Returns the state and logits [rows, V] of the first new token, float32.
+    """
+    assert tokens.shape[1] <= capacity, "the cache must hold the prompt"
+    state = DecodeState(gpt, mesh, tokens.shape[0], capacity, vocab_size)
+    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    return state, state._advance(tokens, columns[None, :] >= tokens.shape[1] - lengths[:, None])
+
+
+def _rotary_table(gpt: GPT, columns: int, head_size: int) -> tuple[Tensor, Tensor]:
+    """cos and sin [columns, 1, d] of Megatron's rotary frequencies."""
+    inverse = gpt.rotary_pos_emb.inv_freq.to(gpt.embedding.word_embeddings.weight.device, torch.float32)
+    angles = torch.outer(torch.arange(columns, device=inverse.device, dtype=torch.float32), inverse)
+    angles = torch.cat([angles, angles], dim=-1)[:, None, :]
+    assert angles.shape[-1] == head_size
+    return angles.cos(), angles.sin()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [rows, q, heads, d] turned by its columns' angles."""
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return (x * cos + turned * sin).to(x.dtype)

@@ -1,0 +1,127 @@
+"""GPT on Megatron-Core by our own ModuleSpec: RMSNorm, SwiGLU, rotary, grouped queries (the Llama/Qwen shape)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from torch import Tensor
+
+from rlpt.config import Config
+from rlpt.distributed.device import Device
+from rlpt.distributed.mesh import Mesh
+from rlpt.models.initialization import initialize_weights
+from rlpt.models.layers import RMSNorm, SdpaAttention
+
+
+class GPT(GPTModel):
+    """Megatron's GPTModel that ends in hidden states: the head belongs to the log-prob kernel, so no logits exist."""
+
+    def _postprocess(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+    def head_weight(self) -> Tensor:
+        """This rank's vocabulary shard of the output head, [padded vocabulary / tensor size, hidden]."""
+        if self.share_embeddings_and_output_weights:
+            return self.shared_embedding_or_output_weight()
+        return self.output_layer.weight
+
+
+def transformer_config(config: Config, device: Device) -> TransformerConfig:
+    """Our configuration in Megatron's words; the fusions that need its GPU extensions are off."""
+    model, parallel = config.model, config.parallel
+    return TransformerConfig(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        num_attention_heads=model.num_attention_heads,
+        num_query_groups=model.num_query_groups,
+        ffn_hidden_size=model.ffn_hidden_size,
+        normalization="RMSNorm",
+        layernorm_epsilon=model.norm_epsilon,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        init_method_std=model.init_std,
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        sequence_parallel=parallel.sequence_parallel and parallel.tensor > 1,
+        params_dtype=device.dtype,
+        pipeline_dtype=device.dtype,
+        bf16=device.dtype == torch.bfloat16,
+        calculate_per_token_loss=True,  # an objective returns a sum; train_step normalises
+        use_cpu_initialization=True,
+        perform_initialization=True,  # marks the parameters' partitions; initialization.py then redraws them
+        gradient_accumulation_fusion=False,
+        bias_activation_fusion=False,
+        masked_softmax_fusion=False,
+        persist_layer_norm=False,
+        apply_rope_fusion=False,
+        bias_dropout_fusion=False,
+        deallocate_pipeline_outputs=False,
+    )
+
+
+def layer_spec() -> ModuleSpec:
+    """One decoder layer."""
+    return ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=RMSNorm,
+            self_attention=ModuleSpec(
+                module=SelfAttention,
+                params={"attn_mask_type": AttnMaskType.causal},
+                submodules=SelfAttentionSubmodules(
+                    linear_qkv=ColumnParallelLinear,
+                    core_attention=SdpaAttention,
+                    linear_proj=RowParallelLinear,
+                    q_layernorm=IdentityOp,
+                    k_layernorm=IdentityOp,
+                ),
+            ),
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=RMSNorm,
+            mlp=ModuleSpec(
+                module=MLP,
+                submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear),
+            ),
+            mlp_bda=get_bias_dropout_add,
+        ),
+    )
+
+
+def build_gpt(config: Config, padded_vocabulary: int, mesh: Mesh, device: Device) -> GPT:
+    """This rank's part of the model on `device`, with weights that depend on `config.seed` and shape only."""
+    megatron_config = transformer_config(config, device)
+    with device.megatron():
+        model_parallel_cuda_manual_seed(config.seed, force_reset_rng=True)
+        stage_layers = config.model.num_layers // config.parallel.pipeline
+        gpt = GPT(
+            config=megatron_config,
+            transformer_layer_spec=TransformerBlockSubmodules(
+                layer_specs=[layer_spec()] * stage_layers, layer_norm=RMSNorm
+            ),
+            vocab_size=padded_vocabulary,
+            max_sequence_length=config.batch.sequence_length,
+            pre_process=mesh.is_first_stage,
+            post_process=mesh.is_last_stage,
+            share_embeddings_and_output_weights=config.model.tie_embeddings,
+            position_embedding_type="rope",
+            rotary_base=config.model.rotary_base,
+        )
+    initialize_weights(gpt, config, mesh)
+    return gpt.to(device.torch_device)

@@ -1,0 +1,117 @@
+"""The policy: one set of weights that scores batches for the objectives and decodes for the rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel.mappings import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
+from torch import Tensor
+
+from rlpt.batch import Batch, Scores
+from rlpt.distributed.device import Device
+from rlpt.distributed.mesh import Mesh
+from rlpt.kernels.linear_logprob import linear_logprob
+from rlpt.models.decode import DecodeState, prefill
+from rlpt.models.gpt import GPT
+from rlpt.models.layers import packed_attention_mask
+
+
+class Policy:
+    """Scores and decodes with the training weights in place. `vocab_size` is the tokenizer's, without padding."""
+
+    def __init__(self, gpt: GPT, mesh: Mesh, device: Device, vocab_size: int) -> None:
+        self.gpt = gpt
+        self.mesh = mesh
+        self.device = device
+        self.vocab_size = vocab_size
+
+    def forward(self, batch: Batch, module: Any = None) -> Tensor:
+        """This stage's output: hidden states [T, B, H] (after the final norm on the last stage).
+
+        `module` is the data-parallel wrapper in training.
+        """
+        one_segment = bool((batch.segments == batch.segments[:, :1]).all())
+        mask = None if one_segment else packed_attention_mask(batch.segments)
+        return (module or self.gpt)(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=mask)
+
+    def scores(self, hidden: Tensor, batch: Batch) -> Scores:
+        """Last stage only: log-probs of the labels and entropies, 0 where `loss_mask` is False.
+
+        Only rows with a loss are projected; the vocabulary is never gathered.
+        """
+        if self.gpt.config.sequence_parallel:
+            hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=True)
+        live = batch.loss_mask.flatten().nonzero().squeeze(1)
+        rows = hidden.transpose(0, 1).reshape(-1, hidden.shape[-1])[live]
+        if not self.gpt.config.sequence_parallel:
+            # on the chosen rows: Megatron reduces a gradient that is not contiguous into a copy and loses it
+            rows = copy_to_tensor_model_parallel_region(rows)
+        weight = self.gpt.head_weight()
+        result = linear_logprob(
+            rows,
+            weight,
+            batch.labels.flatten()[live],
+            vocab_start=self.mesh.tensor.rank * weight.shape[0],
+            vocab_size=self.vocab_size,
+            group=self.mesh.tensor.group if self.mesh.tensor.size > 1 else None,
+            temperature=batch.temperature or 1.0,
+            legal_table=batch.legal_table,
+            legal_index=None if batch.legal_index is None else batch.legal_index.flatten()[live],
+            candidates=None if batch.candidates is None else batch.candidates.flatten(0, 1)[live],
+        )
+        return Scores(
+            logprobs=_spread(result.logprobs, live, batch.labels.shape),
+            entropy=_spread(result.entropy, live, batch.labels.shape),
+            candidate_logprobs=None
+            if result.candidate_logprobs is None
+            else _spread(result.candidate_logprobs, live, batch.labels.shape),
+        )
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> Scores:
+        """Log-probs and entropies without gradients, the same on every rank of the replica, any pipeline size."""
+        batch = batch.to(self.device.torch_device)
+        found: list[Scores] = []
+
+        def forward_step(_: Iterator[Any], module: Any) -> tuple[Tensor, Any]:
+            output = self.forward(batch, module)
+
+            def keep_scores(hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+                found.append(self.scores(hidden, batch))
+                return hidden.new_zeros(()), torch.zeros((), dtype=torch.int, device=hidden.device), {}
+
+            return output, keep_scores
+
+        with self.device.megatron():
+            get_forward_backward_func()(
+                forward_step_func=forward_step,
+                data_iterator=iter(()),
+                model=[self.gpt],
+                num_microbatches=1,
+                seq_length=batch.tokens.shape[1],
+                micro_batch_size=batch.tokens.shape[0],
+                forward_only=True,
+            )
+        if self.mesh.pipeline.size == 1:
+            return found[0]
+        both = torch.stack([found[0].logprobs, found[0].entropy]) if found else None
+        if both is None:
+            both = torch.zeros(2, *batch.tokens.shape, device=self.device.torch_device)
+        both = self.mesh.broadcast_from_last_stage(both)
+        return Scores(logprobs=both[0], entropy=both[1])
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, capacity: int) -> tuple[DecodeState, Tensor]:
+        """Starts a batch of completions; see models/decode.py."""
+        return prefill(self.gpt, self.mesh, tokens, lengths, capacity, self.vocab_size)
+
+
+def _spread(values: Tensor, live: Tensor, shape: torch.Size) -> Tensor:
+    """Values of the live label positions -> [B, T, ...] with 0 elsewhere."""
+    out = values.new_zeros(shape.numel(), *values.shape[1:])
+    return out.index_copy(0, live, values).view(*shape, *values.shape[1:])

@@ -1,0 +1,99 @@
+"""What a recipe amounts to, worked out without building anything: parameters, tokens a step, steps, the mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlpt import registry
+from rlpt.config import Config, ModelConfig, check_vocabulary, check_world
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe in figures. `vocabulary` is None while the tokenizer is not prepared; the embedding is then not
+    counted in `parameters`."""
+
+    name: str
+    directory: Path
+    ranks: int
+    data: int  # data-parallel size
+    vocabulary: int | None  # padded
+    parameters: int
+    steps: int
+    tokens_per_step: dict[str, int]  # positions that each objective trains on, padding included
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, figure) pairs for a table."""
+        vocabulary = "tokenizer not prepared yet" if self.vocabulary is None else f"{self.vocabulary:,} (padded)"
+        counted = "" if self.vocabulary is not None else " without the embedding"
+        return [
+            ("run folder", str(self.directory)),
+            ("ranks", f"{self.ranks} ({self.data} data-parallel)"),
+            ("vocabulary", vocabulary),
+            ("parameters", f"{self.parameters:,}{counted}"),
+            ("steps", f"{self.steps:,}"),
+            *((f"tokens a step, {name}", f"{count:,}") for name, count in self.tokens_per_step.items()),
+            ("tokens in all", f"{self.steps * sum(self.tokens_per_step.values()):,}"),
+        ]
+
+
+def default_ranks(config: Config) -> int:
+    """The least number of ranks that the recipe's mesh asks for: tensor x pipeline x data (1 where data is open)."""
+    return config.parallel.tensor * config.parallel.pipeline * (config.parallel.data or 1)
+
+
+def make_plan(config: Config, world_size: int) -> Plan:
+    """The plan of `config` on `world_size` ranks. Raises ConfigError where the layout does not fit."""
+    data = check_world(config, world_size)
+    vocabulary = None
+    if config.tokenizer.exists():
+        from rlpt.data.tokenizer import load_tokenizer
+
+        vocabulary = check_vocabulary(config, load_tokenizer(config.tokenizer).vocab_size)
+    rows = config.batch.micro_batch_size * config.batch.sequence_length
+    return Plan(
+        name=config.name,
+        directory=config.directory,
+        ranks=world_size,
+        data=data,
+        vocabulary=vocabulary,
+        parameters=count_parameters(config.model, vocabulary or 0),
+        steps=config.schedule.steps,
+        tokens_per_step={name: objective.microbatches * rows for name, objective in config.objectives.items()},
+    )
+
+
+def check_components(config: Config) -> None:
+    """Builds every named component from its options, data and model left out. Raises ConfigError naming the key.
+
+    It imports torch, and so takes a second or two.
+    """
+    import rlpt.algorithms
+    import rlpt.data
+    import rlpt.rewards
+    import rlpt.selfplay
+    from rlpt.rewards.base import Rubric
+    from rlpt.rollout.source import EpisodeOptions
+
+    for name, objective in config.objectives.items():
+        where = f"objectives.{name}"
+        registry.create("algorithm", objective.algorithm, f"{where}.algorithm")
+        options = registry.create("source", objective.source, f"{where}.source")
+        if isinstance(options, EpisodeOptions):
+            registry.create("selfplay", options.selfplay, f"{where}.source.selfplay")
+            Rubric.from_config(options.rubric, f"{where}.source.rubric")
+            for index, share in enumerate(options.tasks):
+                registry.create("task", share.task, f"{where}.source.tasks.{index}.task")
+    for index, evaluated in enumerate(config.evaluation.tasks):
+        registry.create("task", evaluated.task, f"evaluation.tasks.{index}.task")
+
+
+def count_parameters(model: ModelConfig, vocabulary: int) -> int:
+    """Weights of the decoder: grouped-query attention, SwiGLU, RMSNorm, no biases, `vocabulary` padded columns."""
+    width = model.hidden_size
+    head = width // model.num_attention_heads
+    attention = width * (width + 2 * head * model.num_query_groups) + width * width
+    layer = attention + 3 * width * model.ffn_hidden_size + 2 * width
+    embeddings = vocabulary * width * (1 if model.tie_embeddings else 2)
+    return model.num_layers * layer + width + embeddings

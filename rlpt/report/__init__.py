@@ -1,0 +1,1 @@
+"""Reports: what a run's folder shows, drawn from its files alone."""

@@ -1,0 +1,65 @@
+"""How one token is drawn: renormalisation over the kept set, and noise that is keyed by row, not by batch.
+
+The log-probs recorded are those of the distribution that was sampled from: logits / temperature, restricted to the
+kept set (legal tokens, then top-k, then top-p), and renormalised. The trainer recomputes them over the same set.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def kept_logprobs(logits: Tensor, temperature: Tensor, legal: Tensor | None, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """logits [B, V] -> log-probs [B, V] of the renormalised sampler, -inf outside the kept set.
+
+    `temperature`, `top_p` [B] f32 (temperature 0 reads as 1: greedy picks the largest), `top_k` [B] i64 (0: off),
+    `legal` [B, V] bool or None. At a tie on top-k's edge all tied tokens stay.
+    """
+    scaled = logits / torch.where(temperature > 0, temperature, 1.0)[:, None]
+    if legal is not None:
+        scaled = scaled.masked_fill(~legal, -torch.inf)
+    vocabulary = scaled.shape[-1]
+    if bool((top_k > 0).any()):
+        k = torch.where(top_k > 0, top_k, vocabulary).clamp(max=vocabulary)
+        edge = scaled.sort(dim=-1, descending=True).values.gather(1, (k - 1)[:, None])
+        scaled = scaled.masked_fill(scaled < edge, -torch.inf)
+    if bool((top_p < 1).any()):
+        ordered, order = scaled.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        keep = torch.zeros_like(scaled, dtype=torch.bool)
+        keep.scatter_(1, order, (before < top_p[:, None]) & (ordered > 0))
+        scaled = scaled.masked_fill(~keep, -torch.inf)
+    return scaled.log_softmax(dim=-1)
+
+
+def draw(logprobs: Tensor, uniform: Tensor, greedy: Tensor) -> Tensor:
+    """One token a row by the inverse of the cumulative distribution.
+
+    logprobs [B, V], uniform [B] f64 in [0, 1), greedy [B] bool -> ids [B]. A token outside the kept set is never drawn.
+    """
+    cumulative = logprobs.double().exp().cumsum(dim=-1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    last_kept = logprobs.shape[-1] - 1 - (logprobs > -torch.inf).flip(-1).int().argmax(dim=-1)
+    return torch.where(greedy, logprobs.argmax(dim=-1), torch.minimum(drawn, last_kept))
+
+
+def keyed_uniform(seeds: np.ndarray, keys: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Counter-based noise in [0, 1): a hash of (seed, row key, position), each [B] uint64 -> [B] float64.
+
+    SplitMix64 finaliser (Steele, Lea and Flood 2014) chained over the three words. The same row draws the same noise
+    in any batch, on any rank.
+    """
+    with np.errstate(over="ignore"):
+        state = _mix(np.asarray(seeds, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        state = _mix(state ^ np.asarray(keys, dtype=np.uint64))
+        state = _mix(state + np.asarray(position, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95) + np.uint64(1))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

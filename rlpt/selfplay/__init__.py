@@ -1,0 +1,3 @@
+"""Who plays and who is compared with whom. One line registers one form of self-play."""
+
+from rlpt.selfplay import solve as solve

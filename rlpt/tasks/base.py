@@ -1,0 +1,107 @@
+"""The Task contract, keyed randomness, disjoint seeds and the graded credit that the families share.
+
+A family fills in `generate` (a problem from a keyed generator), `grade` (credit for a well-formed answer),
+`solution` (a worked trace) and `answer_limit`; `sample` and `verify` around them are the same for all. A policy at
+random weights must be able to start: with every legal character and the end mark equally likely, level 0 is solved
+5 to 30 % of the time, and a wrong answer earns credit for what is right in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rlpt import registry
+from rlpt.errors import ConfigError
+from rlpt.types import Problem
+
+DIGITS = "0123456789"
+WRONG_CREDIT = 0.9  # the most that a wrong answer may earn
+_EVALUATION_BIT = 1 << 62
+
+
+def keyed_hash(*parts: object) -> int:
+    """64 bits of BLAKE2b over the parts' texts: equal in every process, unrelated for neighbouring parts."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def keyed_random(task: str, seed: int, level: int, use: str = "problem") -> random.Random:
+    """A generator that depends on (task, seed, level, use) alone."""
+    return random.Random(keyed_hash(task, seed, level, use))
+
+
+def train_seed(stream_seed: int, index: int) -> int:
+    """Seed (63 bits, the top one 0) of item `index` of a training stream."""
+    return keyed_hash("train", stream_seed, index) & (_EVALUATION_BIT - 1)
+
+
+def evaluation_seed(index: int) -> int:
+    """Seed (63 bits, the top one 1, so never a training seed) of held-out item `index`."""
+    return keyed_hash("evaluation", index) & (_EVALUATION_BIT - 1) | _EVALUATION_BIT
+
+
+def position_credit(answer: str, expected: str) -> float:
+    """Share of positions that hold the expected character, over the longer of the two; 1 only for equality."""
+    right = sum(given == wanted for given, wanted in zip(answer, expected))
+    return right / max(len(answer), len(expected), 1)
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A family of problems with an oracle. Subclasses are frozen dataclasses whose fields are their YAML options."""
+
+    name: ClassVar[str]
+    max_level: ClassVar[int] = 9
+    alphabet: ClassVar[str] = DIGITS  # every character that an answer may hold
+    thought_alphabet: ClassVar[str] = DIGITS + " "  # every character that a worked trace may hold
+
+    def sample(self, seed: int, level: int) -> Problem:
+        """The problem of (seed, level), the same in every process. Raises ConfigError for a level that is not there."""
+        if not 0 <= level <= self.max_level:
+            raise ConfigError(f"task {self.name}: level {level} is outside 0..{self.max_level}")
+        prompt, answer, meta = self.generate(keyed_random(self.name, seed, level), level)
+        return Problem(self.name, seed, level, prompt, answer, meta)
+
+    def verify(self, problem: Problem, answer: str) -> float:
+        """Credit in [0, 1] for any text at all: 1 for a right answer, at most `WRONG_CREDIT` for a wrong one, 0 for one
+        that is empty, longer than the level's limit or written with other characters. Nothing is evaluated."""
+        if not answer or len(answer) > self.answer_limit(problem.level) or not set(answer) <= set(self.alphabet):
+            return 0.0
+        credit = self.grade(problem, answer)
+        return 1.0 if credit == 1.0 else WRONG_CREDIT * credit
+
+    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+        """1 or 0 for each space-separated step of a trace. As it stands for tasks with one right trace: a step is right
+        where the oracle has the same one."""
+        steps, expected = trace.split(), self.solution(problem).split()
+        return [float(i < len(expected) and step == expected[i]) for i, step in enumerate(steps)]
+
+    def legal_characters(self, level: int) -> str:
+        """Characters that answers of `level` may hold, known without the answer (the legal-token mask)."""
+        return self.alphabet
+
+    @abstractmethod
+    def answer_limit(self, level: int) -> int:
+        """Longest answer of `level`, in characters; non-decreasing in the level."""
+
+    @abstractmethod
+    def solution(self, problem: Problem) -> str:
+        """The worked trace that leads to the oracle's answer: steps over `thought_alphabet`, separated by spaces."""
+
+    @abstractmethod
+    def generate(self, rng: random.Random, level: int) -> tuple[str, str, Mapping[str, Any]]:
+        """(prompt, answer, meta) of a problem of `level`; meta is JSON-able."""
+
+    @abstractmethod
+    def grade(self, problem: Problem, answer: str) -> float:
+        """Credit in [0, 1] of a well-formed answer; exactly 1 if and only if it is right."""
+
+
+def create_task(spec: Mapping[str, Any], where: str = "task") -> Task:
+    """The task of `{name: ..., **options}`. Raises ConfigError that names the key under `where`."""
+    return registry.create("task", spec, where)

@@ -1,0 +1,155 @@
+"""Countdown: reach a target from numbers by + - *, each used at most once: `countdown 8: 1 3 2` -> `(1+3)*2`.
+
+Answers are read by a small parser of our own; no text is ever evaluated.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rlpt.registry import register
+from rlpt.tasks.base import DIGITS, Task
+from rlpt.types import Problem
+
+NUMBERS = (1, 2, 3, 3, 4, 4, 5, 5, 6, 6)  # how many numbers, by level
+LARGEST = (3, 5, 5, 9, 9, 20, 20, 50, 50, 99)  # the largest number, by level
+OPERATORS = ("", "+", "+-", "+-*", "+-*", "+-*", "+-*", "+-*", "+-*", "+-*")  # by level
+LARGEST_TARGET = 999
+_LARGEST_VALUE = 10**9
+_DEEPEST = 32
+_TOKEN = re.compile(r"0|[1-9][0-9]{0,8}|[-+*()]")
+_STEP = re.compile(r"([0-9]{1,9})([-+*])([0-9]{1,9})=([0-9]{1,9})")
+
+
+def parse_expression(text: str) -> tuple[int, list[int]] | None:
+    """(value, numbers used) of an infix expression over non-negative integers with + - * and brackets; None where it is
+    not one, is nested deeper than 32, or meets a value beyond 1e9."""
+    tokens = _TOKEN.findall(text)
+    if "".join(tokens) != text:
+        return None
+    used: list[int] = []
+
+    def factor(at: int, depth: int) -> tuple[int, int] | None:
+        if at >= len(tokens) or depth > _DEEPEST:
+            return None
+        if tokens[at].isdigit():
+            used.append(int(tokens[at]))
+            return used[-1], at + 1
+        inner = chain(at + 1, depth + 1, "+-") if tokens[at] == "(" else None
+        if inner is None or inner[1] >= len(tokens) or tokens[inner[1]] != ")":
+            return None
+        return inner[0], inner[1] + 1
+
+    def chain(at: int, depth: int, operators: str) -> tuple[int, int] | None:
+        left = chain(at, depth, "*") if operators == "+-" else factor(at, depth)
+        while left is not None and left[1] < len(tokens) and tokens[left[1]] in operators:
+            operator = tokens[left[1]]
+            right = chain(left[1] + 1, depth, "*") if operators == "+-" else factor(left[1] + 1, depth)
+            if right is None:
+                return None
+            value = combine(left[0], operator, right[0])
+            left = (value, right[1]) if abs(value) <= _LARGEST_VALUE else None
+        return left
+
+    result = chain(0, 0, "+-")
+    return (result[0], used) if result is not None and result[1] == len(tokens) else None
+
+
+def combine(left: int, operator: str, right: int) -> int:
+    """`left operator right` for + - and *."""
+    return {"+": left + right, "-": left - right, "*": left * right}[operator]
+
+
+def join(rng: random.Random, numbers: Sequence[int], operators: str) -> tuple[int, str, list[str]]:
+    """(value, expression, steps) of joining two random items until one is left; no item is negative, and none is a
+    product above `LARGEST_TARGET`."""
+    pool = [(number, str(number), "") for number in numbers]  # value, expression, its outermost operator
+    steps: list[str] = []
+    while len(pool) > 1:
+        left, right = (pool.pop(rng.randrange(len(pool))) for _ in range(2))
+        operator = rng.choice(operators)
+        if operator == "*" and left[0] * right[0] > LARGEST_TARGET:
+            operator = "+"
+        if operator == "-" and left[0] < right[0]:
+            left, right = right, left
+        left_text = f"({left[1]})" if operator == "*" and left[2] in ("+", "-") else left[1]
+        right_text = f"({right[1]})" if operator in ("*", "-") and right[2] in ("+", "-") else right[1]
+        value = combine(left[0], operator, right[0])
+        steps.append(f"{left[0]}{operator}{right[0]}={value}")
+        pool.append((value, left_text + operator + right_text, operator))
+    return pool[0][0], pool[0][1], steps
+
+
+@register("task", "countdown")
+@dataclass(frozen=True)
+class Countdown(Task):
+    """Level l: `NUMBERS[l]` numbers up to `LARGEST[l]`, targets made with `OPERATORS[l]` from all of them.
+
+    Right is any expression that uses each number at most once and equals the target. Else the credit adds 0.2 for an
+    expression, 0.2 for only given numbers, and then 0.3 x the share of numbers used and 0.3 / (1 + distance to the
+    target). At level 0 the target is the number, guessed among three with the end mark: 1 in 16.
+    """
+
+    name: ClassVar[str] = "countdown"
+    alphabet: ClassVar[str] = DIGITS + "+-*()"
+    thought_alphabet: ClassVar[str] = DIGITS + "+-*= "
+
+    def legal_characters(self, level: int) -> str:
+        """The level's operators and the digits of its numbers; brackets from three numbers on."""
+        digits = DIGITS if LARGEST[level] > 9 else DIGITS[1 : LARGEST[level] + 1]
+        brackets = "()" if "-" in OPERATORS[level] else ""
+        return digits + OPERATORS[level] + brackets
+
+    def answer_limit(self, level: int) -> int:
+        """All numbers, the operators between them, and brackets around each inner operation."""
+        count = NUMBERS[level]
+        return count * len(str(LARGEST[level])) + (count - 1) + 2 * max(0, count - 2)
+
+    def generate(self, rng: random.Random, level: int) -> tuple[str, str, Mapping[str, Any]]:
+        """Numbers and operations drawn until the target is none of several numbers, nor 0."""
+        while True:
+            numbers = [rng.randint(1, LARGEST[level]) for _ in range(NUMBERS[level])]
+            target, answer, steps = join(rng, numbers, OPERATORS[level])
+            if len(numbers) == 1 or (target != 0 and target not in numbers):
+                break
+        prompt = f"countdown {target}: {' '.join(map(str, numbers))}"
+        return prompt, answer, {"numbers": numbers, "target": target, "steps": steps or [str(target)]}
+
+    def solution(self, problem: Problem) -> str:
+        """`1+3=4 4*2=8`: the operations in order; a lone number is its own step."""
+        return " ".join(problem.meta["steps"])
+
+    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+        """A step is right when its sum holds and its terms are still there: given, or made by an earlier right step."""
+        pool = Counter(problem.meta["numbers"])
+        scores = []
+        for step in trace.split():
+            match = _STEP.fullmatch(step) if step.isascii() else None
+            if match is None:
+                scores.append(float(step.isascii() and step.isdigit() and [step] == problem.meta["steps"]))
+                continue
+            left, operator, right, value = int(match[1]), match[2], int(match[3]), int(match[4])
+            terms = Counter([left, right])
+            right_step = combine(left, operator, right) == value and terms <= pool
+            if right_step:
+                pool = pool - terms + Counter([value])
+            scores.append(float(right_step))
+        return scores
+
+    def grade(self, problem: Problem, answer: str) -> float:
+        """See the class."""
+        parsed = parse_expression(answer)
+        if parsed is None:
+            return 0.0
+        value, used = parsed
+        numbers, target = problem.meta["numbers"], problem.meta["target"]
+        if not Counter(used) <= Counter(numbers):
+            return 0.2
+        if value == target:
+            return 1.0
+        return 0.4 + 0.3 * len(used) / len(numbers) + 0.3 / (1 + abs(value - target))

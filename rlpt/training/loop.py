@@ -1,0 +1,247 @@
+"""The loop: schedule -> sources -> one mixed step -> figures, with evaluation, checkpoints and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from rlpt.batch import Batch
+from rlpt.errors import TrainingError
+from rlpt.evaluation.suite import EvaluationSuite
+from rlpt.evaluation.summary import (
+    add_evaluation,
+    figure,
+    print_evaluation,
+    summarise,
+    write_evaluations,
+    write_summary,
+)
+from rlpt.models.snapshots import Snapshots
+from rlpt.training.optimizer import Optimizer, wrap_data_parallel
+from rlpt.training.resume import RunFolder
+from rlpt.training.runtime import Runtime
+from rlpt.training.schedule import Schedule, StepPlan, update_signal
+from rlpt.training.sources import REFERENCE, open_streams, source_states
+from rlpt.training.state import Best, TrainState
+from rlpt.training.step import StepResult, TrainStep
+from rlpt.training.throughput import Throughput
+from rlpt.training.tracking import ProgressPrinter, open_trackers, wandb_run_id
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """One run from its first or resumed step to its last."""
+
+    def __init__(self, runtime: Runtime, resume: bool | None = None) -> None:
+        config = runtime.config
+        self.runtime, self.config = runtime, config
+        self.snapshots = Snapshots(runtime.policy.gpt)
+        self.streams = open_streams(runtime, self.snapshots)
+        self.suite = EvaluationSuite(config, runtime.tokenizer, runtime.policy, runtime.generator, runtime.mesh)
+        model = wrap_data_parallel(config, runtime.policy.gpt, runtime.device)
+        self.optimizer = Optimizer(config, model, runtime.device)
+        objectives = {name: stream.algorithm for name, stream in self.streams.items()}
+        self.train_step = TrainStep(runtime.policy, model, self.optimizer, objectives)
+        self.schedule = Schedule(config)
+        self.state = TrainState()
+        self.folder = RunFolder(runtime, self.optimizer, self.snapshots)
+        self.resumed_step = self._restore(resume)
+
+    def _restore(self, resume: bool | None) -> int | None:
+        saved = self.folder.load(resume)
+        if saved is None:
+            return None
+        self.state = TrainState.from_json(saved)
+        for name, stream in self.streams.items():
+            if name in self.state.sources:
+                stream.source.load_state_dict(self.state.sources[name])
+        return self.state.step
+
+    def fit(self) -> None:
+        """Trains to the last step, evaluates, and leaves `summary.json`."""
+        config, state, primary = self.config, self.state, self.runtime.mesh.is_primary
+        if state.step >= config.schedule.steps:
+            if primary:
+                print(f"{config.directory} has finished its {state.step} steps; raise schedule.steps or change the name")
+            return
+        if primary:
+            state.wandb_id = wandb_run_id(config.directory, state.wandb_id)
+        self.tracker = open_trackers(config, config.directory, primary, self.resumed_step, state.wandb_id)
+        self.progress = ProgressPrinter(config.schedule.steps, config.tracking.log_interval) if primary else None
+        exit_code = 1
+        try:
+            self._loop()
+            exit_code = 0
+        finally:
+            if self.progress is not None:
+                self.progress.close()
+            self.tracker.close(exit_code)
+
+    def evaluate(self) -> None:
+        """Evaluates the present weights and writes `evaluation.json`; nothing is trained or tracked."""
+        self.tracker = open_trackers(self.config, self.config.directory, is_primary=False)
+        self._evaluate()
+
+    def _loop(self) -> None:
+        config, state = self.config, self.state
+        throughput = Throughput(config.schedule.steps, state.seconds)
+        if state.step == 0:
+            self._evaluate()
+        throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
+        while state.step < config.schedule.steps:
+            plan = self.schedule.plan(state.step, state.signal)
+            self._refresh_reference(plan.step)
+            batches = self._take(plan)
+            result = self.train_step(batches, plan, self._compares_gradients(plan.step))
+            self._account(plan, batches, result)
+            throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
+            state.seconds = throughput.seconds
+            self._log(self._row(plan, batches, result) | throughput.metrics())
+            self._after_step(result)
+        self._finish()
+
+    def _take(self, plan: StepPlan) -> dict[str, list[Batch]]:
+        data_size = self.runtime.mesh.data.size
+        return {
+            name: stream.source.take(plan.microbatches[name] // data_size, step=plan.step, share=plan.shares[name])
+            for name, stream in self.streams.items()
+            if plan.microbatches[name]
+        }
+
+    def _refresh_reference(self, step: int) -> None:
+        for name, stream in self.streams.items():
+            objective = self.config.objectives[name]
+            if not stream.algorithm.needs_reference or step < objective.start_step:
+                continue
+            interval = objective.reference_interval
+            if REFERENCE not in self.snapshots or (interval and (step - objective.start_step) % interval == 0):
+                self.snapshots.take(REFERENCE)
+
+    def _compares_gradients(self, step: int) -> bool:
+        interval = self.config.tracking.gradient_interval
+        return interval > 0 and (step + 1) % interval == 0
+
+    def _account(self, plan: StepPlan, batches: Mapping[str, list[Batch]], result: StepResult) -> None:
+        """Moves the run's counters on; skipped steps used their data up too."""
+        state = self.state
+        state.step = plan.step + 1
+        state.skipped_steps = state.skipped_steps + 1 if result.skipped else 0
+        for name in batches:
+            figures = self.streams[name].source.metrics()
+            if "episodes" not in figures:
+                state.text_tokens += result.tokens[name]
+                continue
+            state.episodes += int(figures["episodes"])
+            state.rollout_tokens += int(figures["tokens"])
+            gate = self.config.objectives[name].gate
+            if gate is not None:
+                state.signal[name] = update_signal(state.signal.get(name), figures["signal"], gate.decay)
+
+    def _row(self, plan: StepPlan, batches: Mapping[str, list[Batch]], result: StepResult) -> dict[str, Any]:
+        state = self.state
+        row: dict[str, Any] = {
+            "step": state.step,
+            "tokens": state.text_tokens,
+            "episodes": state.episodes,
+            "rollout_tokens": state.rollout_tokens,
+            "lr": plan.lr,
+            "gradient_norm": result.gradient_norm,
+            "seconds": state.seconds,
+        }
+        for name, part in batches.items():
+            row[f"{name}/loss"] = result.losses[name]
+            row[f"{name}/loss_tokens"] = result.tokens[name]
+            row[f"{name}/share"] = plan.shares[name]
+            row[f"{name}/fingerprint"] = _fingerprint(part)
+            row |= {f"{name}/{key}": value for key, value in self.streams[name].source.metrics().items()}
+        return row | result.metrics | ({"skipped": 1} if result.skipped else {})
+
+    def _log(self, row: dict[str, Any]) -> None:
+        self.tracker.log(row)
+        if self.progress is not None:
+            self.progress.update(row)
+
+    def _after_step(self, result: StepResult) -> None:
+        config, state = self.config, self.state
+        if result.skipped:
+            self._skipped(result)
+        if state.step % config.tracking.episode_interval == 0:
+            self._log_episodes()
+        last = state.step == config.schedule.steps
+        interval = config.evaluation.interval
+        if last or (interval and state.step % interval == 0):
+            self._evaluate()
+        if last or state.step % config.checkpoint.interval == 0:
+            self._save()
+
+    def _skipped(self, result: StepResult) -> None:
+        losses = ", ".join(f"{name} {value}" for name, value in result.losses.items())
+        text = f"step {self.state.step}: loss {losses}, gradient norm {result.gradient_norm}: the update was left out"
+        self.tracker.alert("non-finite step", text)
+        if self.runtime.mesh.is_primary:
+            log.warning(text)
+        if self.state.skipped_steps > self.config.schedule.max_skipped_steps:
+            raise TrainingError(
+                f"{text}; that was {self.state.skipped_steps} in a row (schedule.max_skipped_steps="
+                f"{self.config.schedule.max_skipped_steps}): lower optimizer.lr, or resume from an older checkpoint"
+            )
+
+    def _evaluate(self) -> None:
+        state = self.state
+        evaluation = self.suite(state.step, state.text_tokens)
+        state.evaluations = add_evaluation(state.evaluations, evaluation)
+        wanted = self.config.checkpoint.keep_best
+        if wanted:
+            value = figure(evaluation, wanted)
+            sign = 1 if self.config.checkpoint.higher_is_better else -1
+            if value is not None and (state.best is None or sign * value > sign * state.best.figure):
+                state.best = Best(value, state.step)
+        self.tracker.log({"step": state.step, "evaluation": evaluation})
+        if self.runtime.mesh.is_primary:
+            write_evaluations(self.config.directory, state.evaluations)
+            print_evaluation(state.evaluations)
+
+    def _save(self) -> None:
+        self.state.sources = source_states(self.streams)
+        self.state.snapshots = self.snapshots.names()
+        best = self.state.best
+        self.folder.save(self.state.step, self.state.to_json(), None if best is None else best.step)
+
+    def _log_episodes(self) -> None:
+        rows = []
+        for name, stream in self.streams.items():
+            for episode in getattr(stream.source, "last_episodes", []):
+                first = episode.trajectories[0]
+                rows.append(
+                    [name, episode.problem.task, episode.problem.level, episode.problem.prompt, episode.text]
+                    + [episode.problem.answer, first.reward, first.advantage, first.truncated]
+                )
+        columns = ["objective", "task", "level", "prompt", "completion", "answer", "reward", "advantage", "truncated"]
+        if rows:
+            self.tracker.table("play_episodes", columns, rows)
+
+    def _finish(self) -> None:
+        state = self.state
+        summary = summarise(
+            state.evaluations,
+            steps=state.step,
+            text_tokens=state.text_tokens,
+            rollout_tokens=state.rollout_tokens,
+            episodes=state.episodes,
+            seconds=state.seconds,
+        )
+        self.tracker.summary(summary)
+        if self.runtime.mesh.is_primary:
+            write_summary(self.config.directory, summary)
+
+
+def _fingerprint(batches: list[Batch]) -> str:
+    """16 hex digits of the rows' tokens, labels and loss mask: two runs that read the same data log the same."""
+    digest = hashlib.blake2b(digest_size=8)
+    for batch in batches:
+        for tensor in (batch.tokens, batch.labels, batch.loss_mask):
+            digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,103 @@
+"""Megatron's data-parallel wrapper and AdamW, and what the step asks of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from torch import Tensor
+
+from rlpt.config import Config
+from rlpt.distributed.device import Device
+from rlpt.models.gpt import GPT
+
+
+def wrap_data_parallel(config: Config, gpt: GPT, device: Device) -> DistributedDataParallel:
+    """The model with gradient buffers that are summed (never averaged) over data-parallel ranks."""
+    with device.megatron():
+        return DistributedDataParallel(
+            gpt.config,
+            DistributedDataParallelConfig(
+                grad_reduce_in_fp32=device.dtype == torch.bfloat16,
+                use_distributed_optimizer=config.parallel.distributed_optimizer,
+                overlap_grad_reduce=False,
+            ),
+            gpt,
+        )
+
+
+class Optimizer:
+    """AdamW over the wrapped model; Megatron's, distributed over data-parallel ranks when configured."""
+
+    def __init__(self, config: Config, model: DistributedDataParallel, device: Device) -> None:
+        options = config.optimizer
+        self.model, self.device = model, device
+        with device.megatron():
+            self.megatron = get_megatron_optimizer(
+                OptimizerConfig(
+                    optimizer="adam",
+                    lr=options.lr,
+                    min_lr=options.lr * options.min_lr_ratio,
+                    weight_decay=options.weight_decay,
+                    adam_beta1=options.beta1,
+                    adam_beta2=options.beta2,
+                    adam_eps=options.epsilon,
+                    clip_grad=options.clip_grad,
+                    bf16=device.dtype == torch.bfloat16,
+                    params_dtype=device.dtype,
+                    use_distributed_optimizer=config.parallel.distributed_optimizer,
+                ),
+                [model],
+                use_gloo_process_groups=False,
+            )
+
+    def zero_grad(self) -> None:
+        """Clears gradients and their buffers."""
+        self.model.zero_grad_buffer()
+        self.megatron.zero_grad()
+
+    def gradient_norm(self) -> float:
+        """Global norm of the finalised gradient; the same on every rank."""
+        with self.device.megatron():
+            self.megatron.prepare_grads()
+            norm = self.megatron.get_grad_norm()
+        return float(norm)
+
+    def gradients(self) -> list[Tensor]:
+        """Clones of this rank's share of the finalised gradient, no element held by two ranks."""
+        with self.device.megatron():
+            self.megatron.prepare_grads()
+            return [gradient.detach().clone() for gradient in self.megatron.get_main_grads_for_grad_norm()]
+
+    def sum_over_shares(self, values: Tensor) -> Tensor:
+        """In place: sums over the ranks that hold shares of one gradient."""
+        torch.distributed.all_reduce(values, group=self.megatron.get_grad_stats_parallel_group())
+        return values
+
+    def buffers(self) -> list[Tensor]:
+        """The gradient buffers themselves."""
+        return [buffer.grad_data for buffer in self.model.buffers + self.model.expert_parallel_buffers]
+
+    def step(self, lr: float, weight_decay: float) -> float:
+        """One update; returns the gradient norm before clipping."""
+        for group in self.megatron.param_groups:
+            group["lr"] = lr * group.get("lr_mult", 1.0)
+            group["weight_decay"] = weight_decay * group.get("wd_mult", 1.0)
+        with self.device.megatron():
+            _, norm, _ = self.megatron.step()
+        return float(norm)
+
+    def sharded_state_dict(self, model_state: Any, is_loading: bool) -> Any:
+        """For dist_checkpointing: loadable at any tensor, pipeline and data size."""
+        with self.device.megatron():
+            return self.megatron.sharded_state_dict(
+                model_state, is_loading=is_loading, metadata={"distrib_optim_sharding_type": "fully_reshardable"}
+            )
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Any) -> None:
+        """What `sharded_state_dict` gave, after dist_checkpointing filled it."""
+        with self.device.megatron():
+            self.megatron.load_state_dict(state)

@@ -1,0 +1,136 @@
+"""A run's folder: one trainer at a time, the configuration and versions beside the results, checkpoints in and out."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlpt.config import dump_config, load_config
+from rlpt.errors import ConfigError, UserError
+from rlpt.evaluation.summary import write_json
+from rlpt.models.snapshots import Snapshots
+from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights, save_weights
+from rlpt.training.checkpoint_files import CheckpointMeta
+from rlpt.training.optimizer import Optimizer
+from rlpt.training.runtime import Runtime
+
+log = logging.getLogger(__name__)
+PACKAGES = ("rlpt", "torch", "megatron-core", "numpy", "sentencepiece", "transformers", "datasets", "wandb")
+BYTES_PER_PARAMETER = 16  # weights and AdamW's two moments in float32, and the master weights
+
+
+class RunFolder:
+    """Saves and loads everything of a run, on all ranks together."""
+
+    def __init__(self, runtime: Runtime, optimizer: Optimizer, snapshots: Snapshots) -> None:
+        self.runtime, self.optimizer, self.snapshots = runtime, optimizer, snapshots
+        config, mesh = runtime.config, runtime.mesh
+        self.path = config.directory
+        layout = {"tensor": mesh.tensor.size, "pipeline": mesh.pipeline.size, "data": mesh.data.size}
+        self.meta = CheckpointMeta.of(config, runtime.tokenizer.vocab_size, runtime.tokenizer.sha256, layout)
+        self.store = CheckpointStore(self.path, config.checkpoint, mesh.is_primary, mesh.barrier, mesh.agree)
+        self._lock: Any = None
+
+    def load(self, resume: bool | None) -> dict[str, Any] | None:
+        """Weights, optimizer and snapshots of the newest good checkpoint; its state, or None for a fresh run.
+
+        `resume`: True must find one, False must find none, None takes what is there. Raises ConfigError or
+        CheckpointError on all ranks.
+        """
+        found: str | None = self.runtime.on_primary(lambda: self._open(resume))
+        if found is None:
+            return None
+        folder = Path(found)
+        state: dict[str, Any] = self.runtime.on_primary(lambda: self.store.load_state(folder, self.meta))
+        for name in state["snapshots"]:
+            self.snapshots.take(name)  # makes room; filled below
+        loaded = load_weights(folder / "weights", self._sharded_state(is_loading=True))
+        self.runtime.policy.gpt.load_state_dict(loaded["model"])
+        self.optimizer.load_state_dict(loaded["optimizer"])
+        for name in state["snapshots"]:
+            self.snapshots.load(name, loaded["snapshots"][name])
+        if self.runtime.mesh.is_primary:
+            print(f"resumed from {folder} at step {state['step']}")
+        return state
+
+    def save(self, step: int, state: Mapping[str, Any], best_step: int | None) -> Path:
+        """Writes the checkpoint of `step`. Raises CheckpointError on all ranks together."""
+        parameters = sum(parameter.numel() for parameter in self.runtime.policy.gpt.parameters())
+        size = parameters * self.runtime.mesh.model.size * BYTES_PER_PARAMETER
+        return self.store.save(
+            step,
+            lambda folder: save_weights(folder, self._sharded_state(is_loading=False)),
+            state,
+            self.meta,
+            weights_bytes=size,
+            best_step=best_step,
+        )
+
+    def _sharded_state(self, is_loading: bool) -> dict[str, Any]:
+        with self.runtime.device.megatron():
+            model = self.runtime.policy.gpt.sharded_state_dict()
+            return {
+                "model": model,
+                "optimizer": self.optimizer.sharded_state_dict(model, is_loading),
+                "snapshots": self.snapshots.sharded_state_dict(),
+            }
+
+    def _open(self, resume: bool | None) -> str | None:
+        """On the primary: locks the folder, notes the configuration, finds the checkpoint to go on from."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{self.path}: another run is training in this folder; give this one another name") from None
+        except OSError as error:
+            raise ConfigError(f"{self.path}: not a folder that can be written: {error}; set run_dir") from None
+        latest = find_latest(self.path)
+        if resume is False and latest is not None:
+            raise ConfigError(f"{self.path} has checkpoints (newest {latest.name}); give the run another name to start anew")
+        if resume is True and latest is None:
+            raise ConfigError(f"{self.path} has no checkpoint to resume from; leave --resume out to start at step 0")
+        if latest is not None:
+            self._report_changes()
+        (self.path / "config.yaml").write_text(dump_config(self.runtime.config), encoding="utf-8")
+        write_json(self.path / "environment.json", _environment())
+        return None if latest is None else str(latest)
+
+    def _report_changes(self) -> None:
+        """Says which keys differ from the run's last attempt; what must not differ is refused elsewhere."""
+        path = self.path / "config.yaml"
+        try:
+            before = _leaves(load_config(path).model_dump(mode="json")) if path.exists() else {}
+        except UserError as error:
+            log.warning("the configuration of the last attempt can't be compared: %s", error)
+            return
+        now = _leaves(self.runtime.config.model_dump(mode="json"))
+        for key in sorted(before.keys() | now.keys()):
+            if before and before.get(key) != now.get(key):
+                print(f"changed since the last attempt: {key}: {before.get(key)} -> {now.get(key)}")
+
+
+def _environment() -> dict[str, Any]:
+    """Versions that a run was made with."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {"python": platform.python_version(), "ranks": int(os.environ.get("WORLD_SIZE", 1)), "packages": versions}
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    return found

@@ -1,0 +1,82 @@
+"""What every entry that runs the model stands on: device, mesh, tokenizer, policy, generator."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rlpt.config import Config, check_vocabulary
+from rlpt.data.tokenizer import SentencePieceTokenizer, load_tokenizer
+from rlpt.distributed.device import Device, setup_device
+from rlpt.distributed.mesh import Mesh, init_mesh
+from rlpt.errors import UserError
+from rlpt.models.gpt import build_gpt
+from rlpt.models.policy import Policy
+from rlpt.rollout.generator import PolicyGenerator
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The parts that training and evaluation share."""
+
+    config: Config
+    device: Device
+    mesh: Mesh
+    tokenizer: SentencePieceTokenizer
+    policy: Policy
+    generator: PolicyGenerator
+
+    def on_primary(self, work: Callable[[], Any]) -> Any:
+        """Runs `work` on the primary rank; its result, or the UserError that it raised, comes to every rank."""
+        outcome: Any = None
+        if self.mesh.is_primary:
+            try:
+                outcome = work()
+            except UserError as error:
+                outcome = error
+        outcome = self.mesh.world.gather_objects(outcome)[self.mesh.primary_rank]
+        if isinstance(outcome, UserError):
+            raise outcome
+        return outcome
+
+
+def build_runtime(config: Config) -> Runtime:
+    """Joins the other ranks and builds the model from `config.seed`. Raises ConfigError or DataError on all ranks."""
+    tokenizer = load_tokenizer(config.tokenizer)
+    padded = check_vocabulary(config, tokenizer.vocab_size)
+    device = setup_device(config.device)
+    mesh = init_mesh(config, device)
+    policy = Policy(build_gpt(config, padded, mesh, device), mesh, device, tokenizer.vocab_size)
+    return Runtime(config, device, mesh, tokenizer, policy, PolicyGenerator(policy))
+
+
+def run_entry(main: Callable[[list[str]], None]) -> None:
+    """Runs an entry on this rank: a UserError is one line and its exit code on every rank, and no rank hangs.
+
+    The process ends at once after an error: peers may be in a collective that this rank will never join.
+    """
+    code = 0
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        code = error.exit_code
+        rank = int(os.environ.get("RANK", 0))
+        if os.environ.get("RLPT_DEBUG") == "1":
+            traceback.print_exc()
+        elif rank == 0:
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            time.sleep(1.0)  # where all ranks fail alike, rank 0 has spoken and the launcher ends the others by now
+            print(f"error on rank {rank}: {error}", file=sys.stderr)
+    except Exception:
+        code = 1
+        traceback.print_exc()
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

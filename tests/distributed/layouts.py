@@ -1,0 +1,253 @@
+"""Worker of the layout tests: every rank runs every layout that its world size allows and writes what it saw.
+
+Started by `python -m torch.distributed.run ... layouts.py OUT`; not a test module itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlpt import registry
+from rlpt.batch import Batch
+from rlpt.config import Config, parse_config
+from rlpt.distributed.device import leave, setup_device
+from rlpt.distributed.mesh import init_mesh
+from rlpt.models.gpt import build_gpt
+from rlpt.models.policy import Policy
+from rlpt.rollout.generator import PolicyGenerator
+from rlpt.rollout.packing import pack
+from rlpt.training.optimizer import Optimizer, wrap_data_parallel
+from rlpt.training.schedule import Schedule
+from rlpt.training.step import TrainStep
+from rlpt.types import SamplingParams, Trajectory
+
+VOCABULARY, LENGTH, STEPS = 90, 24, 20
+LAYOUTS = {
+    1: {"single": {}},
+    2: {
+        "tensor": {"tensor": 2},
+        "sequence": {"tensor": 2, "sequence_parallel": True},
+        "pipeline": {"pipeline": 2},
+        "data": {"data": 2},
+        "data_replicated_optimizer": {"data": 2, "distributed_optimizer": False},
+    },
+}
+
+
+def tiny_config(parallel: dict[str, Any], dtype: str = "float32", tie: bool = True) -> Config:
+    """Two layers, width 32, two objectives of four microbatches."""
+    objective = {"source": {"name": "corpus"}, "microbatches": 4}
+    return parse_config(
+        {
+            "tokenizer": "none",
+            "device": {"kind": "cpu", "dtype": dtype, "threads": 1},
+            "parallel": parallel,
+            "model": {
+                "num_layers": 2,
+                "hidden_size": 32,
+                "num_attention_heads": 4,
+                "num_query_groups": 2,
+                "ffn_hidden_size": 48,
+                "tie_embeddings": tie,
+                "vocab_divisor": 32,
+            },
+            "batch": {"sequence_length": LENGTH, "micro_batch_size": 3},
+            "objectives": {
+                "text": objective | {"algorithm": {"name": "next_token"}},
+                "play": objective | {"algorithm": {"name": "grpo", "entropy_bonus": 0.01}, "coefficient": 0.7},
+            },
+            "schedule": {"steps": STEPS, "warmup_steps": 2},
+            "optimizer": {"lr": 3e-3},
+        }
+    )
+
+
+def random_batch(objective: str, key: int, density: float, rows: int = 3) -> Batch:
+    """Rows of two segments with a random loss mask; `play` rows carry advantages and a legal set."""
+    rng = np.random.default_rng([key, len(objective)])
+    tokens = torch.from_numpy(rng.integers(0, VOCABULARY, (rows, LENGTH + 1)))
+    cut = int(rng.integers(5, LENGTH - 5))
+    segments = (torch.arange(LENGTH) >= cut).long().expand(rows, LENGTH).contiguous()
+    batch = Batch(
+        objective=objective,
+        tokens=tokens[:, :-1].contiguous(),
+        labels=tokens[:, 1:].contiguous(),
+        positions=torch.arange(LENGTH).expand(rows, LENGTH).contiguous(),
+        loss_mask=torch.from_numpy(rng.random((rows, LENGTH)) < density),
+        segments=segments,
+    )
+    if objective == "text":
+        return batch
+    legal = torch.ones(2, VOCABULARY, dtype=torch.bool)
+    legal[1, ::7] = False
+    index = (legal[1][batch.labels]).long()
+    return replace(
+        batch,
+        advantages=torch.from_numpy(rng.standard_normal((rows, LENGTH)).astype(np.float32)),
+        behavior_logprobs=torch.from_numpy((-3 - rng.random((rows, LENGTH))).astype(np.float32)),
+        legal_table=legal,
+        legal_index=index,
+        temperature=1.3,
+    )
+
+
+def global_batches(step: int) -> dict[str, list[Batch]]:
+    """The four microbatches of each objective, of very different mask densities."""
+    densities = {"text": (0.9, 0.2, 0.5, 0.05), "play": (0.3, 0.8, 0.0, 0.6)}
+    return {
+        name: [random_batch(name, 100 * step + i, density) for i, density in enumerate(row)]
+        for name, row in densities.items()
+    }
+
+
+def build(config: Config) -> tuple[Any, Policy]:
+    """Mesh and policy of a layout."""
+    device = setup_device(config.device)
+    mesh = init_mesh(config, device)
+    padded = config.model.padded_vocabulary(VOCABULARY)
+    return mesh, Policy(build_gpt(config, padded, mesh, device), mesh, device, VOCABULARY)
+
+
+def algorithms(config: Config) -> dict[str, Any]:
+    """Objective -> algorithm."""
+    import rlpt.algorithms  # noqa: F401
+
+    return {name: registry.create("algorithm", o.algorithm) for name, o in config.objectives.items()}
+
+
+def own(batches: dict[str, list[Batch]], mesh: Any) -> dict[str, list[Batch]]:
+    """This data-parallel rank's microbatches."""
+    return {name: part[mesh.data.rank :: mesh.data.size] for name, part in batches.items()}
+
+
+def run_steps(config: Config) -> list[list[float]]:
+    """Twenty optimizer steps on the same global batches: [text loss, play loss, gradient norm] of each."""
+    mesh, policy = build(config)
+    model = wrap_data_parallel(config, policy.gpt, policy.device)
+    step = TrainStep(policy, model, Optimizer(config, model, policy.device), algorithms(config))
+    schedule = Schedule(config)
+    rows = []
+    for number in range(STEPS):
+        result = step(own(global_batches(number), mesh), schedule.plan(number, {}), compare_gradients=number % 5 == 4)
+        row = [result.losses["text"], result.losses["play"], result.gradient_norm]
+        if number % 5 == 4:
+            m = result.metrics
+            row += [m["text/gradient_norm"], m["play/gradient_norm"], m["gradient_cosine/text-play"]]
+        rows.append(row)
+    return rows
+
+
+def play(config: Config) -> dict[str, Any]:
+    """Completions with every restriction of the sampler on, and the trainer's log-probs of the same tokens."""
+    mesh, policy = build(config)
+    prompts = [[5, 6, 7, 8], [5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15], [3]]
+    legal = tuple(range(10, 70))
+    variants = [
+        SamplingParams(max_new_tokens=9, temperature=1.7, legal_ids=legal, stop=(12,), seed=3),
+        SamplingParams(max_new_tokens=9, temperature=1.7, top_k=11, seed=3),
+        SamplingParams(max_new_tokens=9, temperature=1.7, top_p=0.6, seed=3),
+        SamplingParams(max_new_tokens=9, temperature=1.7, top_k=20, top_p=0.8, legal_ids=legal, seed=3),
+    ]
+    requests = [(prompt, params) for params in variants for prompt in prompts] * 2
+    completions = PolicyGenerator(policy, max_rows=20)(
+        [prompt for prompt, _ in requests], [params for _, params in requests], list(range(len(requests)))
+    )
+    trajectories = []
+    for (prompt, params), completion in zip(requests, completions):
+        before, length = len(prompt), len(prompt) + len(completion.token_ids)
+        kept = completion.kept_ids
+        trajectories.append(
+            Trajectory(
+                role="solver",
+                peers=0,
+                token_ids=np.concatenate([prompt, completion.token_ids]),
+                action_mask=np.arange(length) >= before,
+                logprobs=np.concatenate([np.zeros(before, np.float32), completion.logprobs]),
+                temperature=params.temperature,
+                kept_ids=None if kept is None else (*(None for _ in prompt), *kept),
+            )
+        )
+    largest = 0.0
+    compared = 0
+    for batch in pack(trajectories, "play", 2, LENGTH, VOCABULARY, 0):
+        scores = policy.score(batch)
+        difference = (scores.logprobs - batch.behavior_logprobs).abs()
+        largest = max(largest, float(difference.max()))
+        compared += int(batch.loss_mask.sum())
+    everyone = mesh.world.gather_objects([completion.token_ids.tolist() for completion in completions])
+    return {
+        "tokens": everyone[0],
+        "ranks_agree": all(tokens == everyone[0] for tokens in everyone),
+        "largest_difference": largest,
+        "compared": compared,
+        "lengths": sorted({len(completion.token_ids) for completion in completions}),
+        "logprobs": [completion.logprobs.tolist() for completion in completions],
+    }
+
+
+def gradient(config: Config, batches: dict[str, list[Batch]], coefficients: dict[str, float]) -> torch.Tensor:
+    """The finalised gradient of a mixed loss, flat, in float64, the same on every rank."""
+    mesh, policy = build(config)
+    model = wrap_data_parallel(config, policy.gpt, policy.device)
+    step = TrainStep(policy, model, None, algorithms(config))
+    mine = own(batches, mesh)
+    step.forward_backward(mine, coefficients, step._global_counts(mine))
+    return torch.cat([parameter.main_grad.flatten() for _, parameter in sorted(policy.gpt.named_parameters())])
+
+
+def gradients(parallel: dict[str, Any]) -> dict[str, list[float]]:
+    """Gradients of the mix, of its parts, and of the same rows split and ordered in other ways."""
+    config = tiny_config(parallel | {"distributed_optimizer": False}, dtype="float64")
+    batches = global_batches(0)
+    coefficients = {"text": 1.0, "play": 0.7}
+    return {
+        "mixed": gradient(config, batches, coefficients).tolist(),
+        "text": gradient(config, {"text": batches["text"]}, {"text": 1.0}).tolist(),
+        "play": gradient(config, {"play": batches["play"]}, {"play": 1.0}).tolist(),
+        "reversed": gradient(config, {k: v[::-1] for k, v in reversed(batches.items())}, coefficients).tolist(),
+        "split": gradient(config, {k: _split(v) for k, v in batches.items()}, coefficients).tolist(),
+        "text_of_mix": gradient(config, batches, {"text": 1.0, "play": 0.0}).tolist(),
+    }
+
+
+def _split(batches: list[Batch]) -> list[Batch]:
+    """The same rows in twelve microbatches of one row."""
+    rows = []
+    for batch in batches:
+        for row in range(batch.tokens.shape[0]):
+            changes = {
+                name: getattr(batch, name)[row : row + 1]
+                for name in ("tokens", "labels", "positions", "loss_mask", "segments", "advantages")
+                + ("behavior_logprobs", "legal_index")
+                if getattr(batch, name) is not None
+            }
+            rows.append(replace(batch, **changes))
+    return rows
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    world = setup_device(tiny_config({}).device).world_size
+    seen: dict[str, Any] = {}
+    for name, parallel in LAYOUTS[world].items():
+        seen[name] = {"steps": run_steps(tiny_config(parallel))}
+        if name in ("single", "pipeline", "tensor"):
+            seen[name]["untied"] = run_steps(tiny_config(parallel, tie=False))
+        if "pipeline" not in parallel:
+            seen[name]["play"] = play(tiny_config(parallel))
+        if name in ("single", "data"):
+            seen[name]["gradients"] = gradients(parallel)
+    if torch.distributed.get_rank() == 0:
+        out.write_text(json.dumps(seen))
+    leave()
+
+
+if __name__ == "__main__":
+    main()

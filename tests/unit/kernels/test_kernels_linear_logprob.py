@@ -1,0 +1,285 @@
+"""The sharded output layer against log_softmax in float64, its gradients, its memory and its tensor-parallel sums."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rlpt.kernels.linear_logprob import linear_logprob, vocab_parallel_logprob
+
+VOCAB, PADDED, HIDDEN, ROWS = 11, 14, 5, 7
+
+
+def inputs(rows=ROWS, padded=PADDED, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, HIDDEN, dtype=dtype, generator=generator)
+    weight = torch.randn(padded, HIDDEN, dtype=dtype, generator=generator)
+    labels = torch.arange(rows) * 3 % VOCAB
+    candidates = torch.stack([(labels + 1) % VOCAB, labels], 1)
+    return hidden, weight, labels, candidates
+
+
+def legal_sets(labels, width=PADDED):
+    """Row 0: everything; row 1 + n: the label of row n and the two lowest ids (so that high shards go empty)."""
+    table = torch.zeros(1 + len(labels), width, dtype=torch.bool)
+    table[0] = True
+    for row, label in enumerate(labels.tolist()):
+        table[1 + row, [0, 1, label]] = True
+    index = torch.arange(1, 1 + len(labels))
+    index[0] = 0
+    return table, index
+
+
+def naive(hidden, weight, labels, candidates=None, temperature=1.0, legal=None):
+    logits = (hidden @ weight.t() / temperature)[:, :VOCAB]
+    if legal is not None:
+        logits = logits.masked_fill(~legal[0][legal[1]][:, :VOCAB], -torch.inf)
+    logprobs = logits.log_softmax(1)
+    entropy = -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0)).sum(1)
+    chosen = logprobs.gather(1, labels[:, None])[:, 0]
+    return chosen, entropy, None if candidates is None else logprobs.gather(1, candidates)
+
+
+def weighted(logprobs, entropy, chosen=None):
+    """A scalar in which every output has its own weight."""
+    total = (logprobs * torch.linspace(-1, 2, len(logprobs))).sum() + (
+        entropy * torch.linspace(1, 3, len(entropy))
+    ).sum()
+    if chosen is None:
+        return total
+    finite = chosen.masked_fill(chosen == -torch.inf, 0)
+    return total + (finite * torch.linspace(-2, 1, chosen.numel()).view_as(chosen)).sum()
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("masked", [False, True])
+def test_outputs_and_gradients_equal_log_softmax(chunk_size, temperature, masked):
+    hidden, weight, labels, candidates = inputs()
+    legal = legal_sets(labels) if masked else None
+    if masked:
+        candidates = torch.stack([labels, torch.zeros_like(labels)], 1)
+    ours = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+    theirs = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+    table, index = legal or (None, None)
+    result = linear_logprob(
+        *ours, labels, vocab_start=0, vocab_size=VOCAB, temperature=temperature, legal_table=table, legal_index=index,
+        chunk_size=chunk_size, candidates=candidates,
+    )  # fmt: skip
+    expected = naive(*theirs, labels, candidates, temperature, legal)
+    for got, want in zip((result.logprobs, result.entropy, result.candidate_logprobs), expected):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    weighted(result.logprobs, result.entropy, result.candidate_logprobs).backward()
+    weighted(*expected).backward()
+    for got, want in zip(ours, theirs):
+        assert want.grad.abs().max() > 0.1
+        torch.testing.assert_close(got.grad, want.grad, rtol=1e-11, atol=1e-11)
+    assert ours[1].grad[VOCAB:].abs().max() == 0, "padding columns must not learn"
+
+
+def test_gradcheck():
+    hidden, weight, labels, _ = inputs(rows=3)
+    table, index = legal_sets(labels)
+
+    def outputs(hidden, weight):
+        result = linear_logprob(
+            hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, temperature=0.8, legal_table=table,
+            legal_index=index, chunk_size=2, candidates=labels[:, None],
+        )  # fmt: skip
+        return result.logprobs, result.entropy, result.candidate_logprobs
+
+    assert torch.autograd.gradcheck(outputs, (hidden.requires_grad_(), weight.requires_grad_()))
+
+
+@pytest.mark.parametrize("used", ["logprobs", "entropy"])
+def test_one_output_alone_has_its_own_gradient(used):
+    hidden, weight, labels, _ = inputs()
+    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    getattr(linear_logprob(ours, weight, labels, vocab_start=0, vocab_size=VOCAB), used).sum().backward()
+    naive(theirs, weight, labels)[used == "entropy"].sum().backward()
+    assert theirs.grad.abs().max() > 0.1
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("width", [VOCAB, VOCAB + 1, PADDED, PADDED + 9])
+def test_a_legal_table_may_be_narrower_or_wider_than_the_padded_vocabulary(width):
+    hidden, weight, labels, _ = inputs()
+    table, index = legal_sets(labels, width)
+    result = linear_logprob(
+        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=index
+    )
+    torch.testing.assert_close(result.logprobs, naive(hidden, weight, labels, legal=(table, index))[0])
+
+
+@pytest.mark.parametrize("shift", [-20.0, 20.0, -300.0])
+def test_shifted_logits_change_nothing(shift):
+    """All logits at -20 show a padded lane that counts as logit 0 (21 nats); f32 rounding of +-300 is 3e-5."""
+    hidden, weight, labels, _ = inputs(dtype=torch.float32)
+    hidden, weight = torch.cat([hidden, torch.full((ROWS, 1), shift)], 1), torch.cat([weight, torch.ones(PADDED, 1)], 1)
+    result = linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB)
+    expected = naive(hidden.double(), weight.double(), labels)
+    torch.testing.assert_close(result.logprobs.double(), expected[0], rtol=0, atol=2e-4)
+    torch.testing.assert_close(result.entropy.double(), expected[1], rtol=0, atol=2e-4)
+
+
+def test_bfloat16_inputs_give_float32_sums_and_bfloat16_gradients():
+    hidden, weight, labels, _ = inputs(dtype=torch.bfloat16)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    result = linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, chunk_size=2)
+    assert result.logprobs.dtype == torch.float32
+    torch.testing.assert_close(
+        result.logprobs.double(), naive(hidden.double(), weight.double(), labels)[0], atol=1e-5, rtol=0
+    )
+    result.logprobs.sum().backward()
+    assert hidden.grad.dtype == weight.grad.dtype == torch.bfloat16
+
+
+def test_no_rows_give_no_outputs_and_zero_gradients():
+    hidden, weight, labels, candidates = inputs(rows=0)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    result = linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, candidates=candidates[:, :2])
+    assert result.logprobs.shape == (0,)
+    assert result.candidate_logprobs.shape == (0, 2)
+    (result.logprobs.sum() + result.entropy.sum()).backward()
+    assert hidden.grad.shape == (0, HIDDEN)
+    assert weight.grad.abs().max() == 0
+
+
+def test_ids_that_can_not_be_drawn_have_no_probability():
+    hidden, weight, labels, _ = inputs(rows=4)
+    labels = torch.tensor([VOCAB, -1, VOCAB - 1, 3])
+    table, index = legal_sets(torch.tensor([0, 1, VOCAB - 1, 5]))
+    index = torch.tensor([0, 0, 3, 4])
+    result = linear_logprob(
+        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=index
+    )
+    assert torch.isneginf(result.logprobs).tolist() == [True, True, False, True]
+    assert result.entropy.isfinite().all()
+
+
+def test_one_legal_token_is_certain():
+    hidden, weight, labels, _ = inputs(rows=2)
+    table = torch.zeros(2, PADDED, dtype=torch.bool)
+    table[0] = table[1, labels[1]] = True
+    result = linear_logprob(
+        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=torch.tensor([0, 1])
+    )
+    assert result.logprobs[1] == 0
+    assert result.entropy[1] == 0
+
+
+class _LargestTensor(TorchDispatchMode):
+    elements = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_logits_exist_for_one_chunk_at_a_time():
+    rows, vocab, chunk = 64, 200, 4
+    hidden, weight = torch.randn(rows, HIDDEN, requires_grad=True), torch.randn(vocab, HIDDEN, requires_grad=True)
+    with _LargestTensor() as largest:
+        result = linear_logprob(hidden, weight, torch.arange(rows), vocab_start=0, vocab_size=vocab, chunk_size=chunk)
+        (result.logprobs.sum() + result.entropy.sum()).backward()
+    assert chunk * vocab <= largest.elements <= max(chunk * vocab, vocab * HIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"chunk_size": 0}, "chunk_size=0"),
+        ({"legal_index": torch.zeros(ROWS, dtype=torch.int64)}, "go together"),
+        (
+            {"legal_table": torch.ones(1, 3, dtype=torch.bool), "legal_index": torch.zeros(ROWS, dtype=torch.int64)},
+            "3 columns",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(options, message):
+    hidden, weight, labels, _ = inputs()
+    with pytest.raises(ValueError, match=message):
+        linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, **options)
+
+
+def test_reference_equals_log_softmax():
+    hidden, weight, labels, candidates = inputs()
+    logits = (hidden @ weight.t()).requires_grad_()
+    result = vocab_parallel_logprob(logits, labels, vocab_start=0, vocab_size=VOCAB, candidates=candidates)
+    for got, want in zip(
+        (result.logprobs, result.entropy, result.candidate_logprobs), naive(hidden, weight, labels, candidates)
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    result.logprobs.sum().backward()
+    assert logits.grad[:, VOCAB:].abs().max() == 0
+
+
+# Shards of the padded vocabulary: even, uneven, one wholly of padding (ids 11 to 13), and edges on labels 3, 6 and 9.
+LAYOUTS = {2: [(0, 7, 14), (0, 3, 14), (0, 11, 14)], 3: [(0, 5, 10, 14), (0, 6, 9, 14), (0, 1, 2, 14), (0, 9, 12, 14)]}
+
+
+def check_layout(edges, rank, group):
+    hidden, full, labels, candidates = inputs()
+    begin, end = edges[rank], edges[rank + 1]
+    for legal in (None, legal_sets(labels), legal_sets(labels, VOCAB)):
+        table, index = legal or (None, None)
+        options = {"vocab_start": begin, "vocab_size": VOCAB, "group": group, "temperature": 0.9}
+        options |= {"legal_table": table, "legal_index": index, "candidates": candidates}
+        local, weight = hidden.clone().requires_grad_(), full[begin:end].clone().requires_grad_()
+        result = linear_logprob(local, weight, labels, chunk_size=3, **options)
+        whole, whole_weight = hidden.clone().requires_grad_(), full.clone().requires_grad_()
+        expected = naive(whole, whole_weight, labels, candidates, 0.9, legal)
+        plain = vocab_parallel_logprob(hidden @ full[begin:end].t(), labels, **options)
+        for outputs in (result, plain):
+            for got, want in zip((outputs.logprobs, outputs.entropy, outputs.candidate_logprobs), expected):
+                torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+        weighted(result.logprobs, result.entropy, result.candidate_logprobs).backward()
+        weighted(*expected).backward()
+        torch.testing.assert_close(weight.grad, whole_weight.grad[begin:end], rtol=1e-11, atol=1e-11)
+        dist.all_reduce(local.grad, group=group)  # the caller's part: sum the partial gradients
+        torch.testing.assert_close(local.grad, whole.grad, rtol=1e-11, atol=1e-11)
+
+
+def check_collectives(rank, group):
+    """One max and one sum, although every row is a chunk of its own."""
+    hidden, full, labels, candidates = inputs()
+    calls, all_reduce = [], dist.all_reduce
+
+    def counted(tensor, **options):
+        calls.append(tuple(tensor.shape))
+        return all_reduce(tensor, **options)
+
+    dist.all_reduce = counted
+    weight = full[5 * rank : 5 * rank + 5]
+    linear_logprob(
+        hidden, weight, labels, vocab_start=5 * rank, vocab_size=VOCAB, group=group, chunk_size=1, candidates=candidates
+    )
+    dist.all_reduce = all_reduce
+    assert calls == [(ROWS,), (ROWS, 5)], calls
+
+
+def tensor_parallel_rank(rank, path):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=3)
+    groups = {2: dist.new_group([0, 1]), 3: dist.new_group([0, 1, 2])}
+    for size, layouts in LAYOUTS.items():
+        for edges in layouts:
+            if rank < size:
+                check_layout(edges, rank, groups[size])
+    check_collectives(rank, groups[3])
+    hidden, weight, labels, _ = inputs(rows=0)
+    assert linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, group=groups[3]).logprobs.shape == (
+        0,
+    )
+    dist.destroy_process_group()
+
+
+def test_shards_of_two_and_three_ranks_equal_the_whole(tmp_path):
+    multiprocessing.spawn(tensor_parallel_rank, args=(str(tmp_path / "store"),), nprocs=3)
