@@ -106,44 +106,48 @@ def run(name: str, config: PrepConfig) -> None:
     out = config.directory
     create_tasks(config)
     with _locked(out):
+        keys = {} if name in CHECKS else _keys(config)
         if name in CHECKS:
             CHECKS[name](config, out)
         elif name == "all":
             for stage in STAGES.values():
-                _run_stage(stage, config, out)
+                _run_stage(stage, config, out, keys[stage.name])
             verify(config, out)
         else:
-            stale = next((before for before in _earlier(name) if not _is_fresh(STAGES[before], config, out)), None)
+            stale = next((before for before in _earlier(name) if not _is_fresh(before, out, keys[before])), None)
             if stale:
                 raise DataError(f"{out}: stage {name} needs the outputs of {stale}; run stage {stale} first, or all")
-            _run_stage(STAGES[name], config, out)
+            _run_stage(STAGES[name], config, out, keys[name])
 
 
-def _run_stage(stage: Stage, config: PrepConfig, out: Path) -> None:
-    if _is_fresh(stage, config, out):
+def _run_stage(stage: Stage, config: PrepConfig, out: Path, key: str) -> None:
+    if _is_fresh(stage.name, out, key):
         print(f"{stage.name}: up to date", file=sys.stderr, flush=True)
         return
-    key = _key(stage, config)
     _marker(out, stage.name).unlink(missing_ok=True)
     figures = stage.run(config, out)
     sizes = {str(path.relative_to(out)): path.stat().st_size for path in stage.outputs(config, out)}
     write_json(_marker(out, stage.name), {"key": key, "outputs": sizes, "figures": figures})
 
 
-def _is_fresh(stage: Stage, config: PrepConfig, out: Path) -> bool:
-    marker = _marker(out, stage.name)
+def _is_fresh(name: str, out: Path, key: str) -> bool:
+    marker = _marker(out, name)
     if not marker.is_file():
         return False
     values = json.loads(marker.read_bytes())
-    if values["key"] != _key(stage, config):
+    if values["key"] != key:
         return False
     files = {out / name: size for name, size in values["outputs"].items()}
     return all(path.is_file() and path.stat().st_size == size for path, size in files.items())
 
 
-def _key(stage: Stage, config: PrepConfig) -> str:
-    """Changes with the stage's own inputs and with those of every stage before it."""
-    return fingerprint(_VERSION, stage.name, stage.inputs(config), [_key(STAGES[name], config) for name in stage.after])
+def _keys(config: PrepConfig) -> dict[str, str]:
+    """A hash for each stage that changes with the stage's own inputs and with those of every stage before it."""
+    keys: dict[str, str] = {}
+    for stage in STAGES.values():
+        before = [keys[name] for name in stage.after]
+        keys[stage.name] = fingerprint(_VERSION, stage.name, stage.inputs(config), before)
+    return keys
 
 
 def _earlier(name: str) -> list[str]:

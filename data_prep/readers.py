@@ -125,14 +125,13 @@ def _library_files(source: SourceConfig) -> list[Path]:
     root = Path(sysconfig.get_paths()["stdlib"])
     skipped = _NOT_LIBRARY | set(source.exclude)
     files = []
-    for path in sorted(root.rglob("*.py")):
-        if skipped & set(path.relative_to(root).parts):
-            continue
-        if _is_utf8_source(path):
-            files.append(path)
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = set(subfolders) - skipped
+        paths = (Path(folder, name) for name in set(names) - skipped if name.endswith(".py"))
+        files += filter(_is_utf8_source, paths)
     if not files:
         raise DataError(f"source '{source.name}': no .py files below {root}; use sources.*.paths")
-    return files
+    return sorted(files)
 
 
 def _is_utf8_source(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlpt.errors import UserError
+from rlpt.errors import DataError, UserError
 
 app = typer.Typer(
     name="rlpt",
@@ -69,17 +69,20 @@ def train(
     [bold]rlpt train configs/quickstart.yaml schedule.steps=50 name=short --nproc 2[/bold]
     [bold]rlpt train configs/quickstart.yaml objectives.play=null --dry-run[/bold]
     """
-    from rlpt.config import load_config
+    from rlpt.config import check_world, load_config
     from rlpt.launcher import launch
-    from rlpt.plan import check_components, default_ranks, make_plan
+    from rlpt.plan import check_components, default_ranks, make_plan, missing_data
 
     resolved = load_config(config, overrides or ())
     ranks = nproc or int(os.environ.get("WORLD_SIZE", 0)) or default_ranks(resolved)
-    plan = make_plan(resolved, ranks)
     if dry_run:
+        plan = make_plan(resolved, ranks)
         check_components(resolved)
         _print_table(plan.name, plan.rows())
         return
+    check_world(resolved, ranks)
+    if missing := missing_data(resolved):
+        raise DataError(f"{missing[0]}: no such file; prepare the data first: python -m data_prep all DATA_CONFIG")
     arguments = [str(config), *(overrides or ())]
     if resume is not None:
         arguments.append("--resume" if resume else "--no-resume")

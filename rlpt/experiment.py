@@ -21,7 +21,7 @@ from rlpt.config_files import load_yaml
 from rlpt.errors import ConfigError, DataError, UserError
 from rlpt.evaluation.summary import write_json
 from rlpt.launcher import DEFAULT_ENVIRONMENT, launch, shell_code
-from rlpt.plan import check_components, default_ranks, make_plan
+from rlpt.plan import check_components, default_ranks, make_plan, missing_data
 from rlpt.registry import describe, suggest
 
 FOLDER = Path("configs/experiments")
@@ -181,15 +181,6 @@ def print_claims(summary: dict[str, Any]) -> None:
         bound = f"{'<=' if side == 'at_most' else '>='} {limit:g}"
         table.add_row(Text(claim["text"]), f"{claim['value']:.3f}", interval, bound, verdict)
     Console().print(table)
-
-
-def missing_data(config: Config) -> list[Path]:
-    """Files that the recipe reads and that are not there: the tokenizer, shards of text, held-out shards."""
-    shards = [*config.evaluation.text, *config.evaluation.unigram]
-    for objective in config.objectives.values():
-        shards += [Path(entry["path"]) for entry in objective.source.get("blend", ())]
-    files = [config.tokenizer, *(shard.with_name(f"{shard.name}.idx") for shard in shards)]
-    return [file for file in files if not file.exists()]
 
 
 def _run_arm(experiment: Experiment, arm: str, seed: int, config: Config, ranks: int) -> None:

@@ -6,6 +6,7 @@ It is torchrun with two differences that users feel: the exit code of the rank t
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    # What it logs about a rank that failed, the lines below say shorter and with the exit code.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
         run(parse_args(list(arguments)))
     except ChildFailedError as error:

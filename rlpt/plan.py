@@ -70,9 +70,7 @@ def check_components(config: Config) -> None:
     It imports torch, and so takes a second or two.
     """
     import rlpt.algorithms
-    import rlpt.data
-    import rlpt.rewards
-    import rlpt.selfplay
+    import rlpt.data  # importing registers; the episode source brings tasks, rewards and self-play
     from rlpt.rewards.base import Rubric
     from rlpt.rollout.source import EpisodeOptions
 
@@ -87,6 +85,15 @@ def check_components(config: Config) -> None:
                 registry.create("task", share.task, f"{where}.source.tasks.{index}.task")
     for index, evaluated in enumerate(config.evaluation.tasks):
         registry.create("task", evaluated.task, f"evaluation.tasks.{index}.task")
+
+
+def missing_data(config: Config) -> list[Path]:
+    """Files that the recipe reads and that are not there: the tokenizer, shards of text, held-out shards."""
+    shards = [*config.evaluation.text, *config.evaluation.unigram]
+    for objective in config.objectives.values():
+        shards += [Path(entry["path"]) for entry in objective.source.get("blend", ())]
+    files = [config.tokenizer, *(shard.with_name(f"{shard.name}.idx") for shard in shards)]
+    return [file for file in files if not file.exists()]
 
 
 def count_parameters(model: ModelConfig, vocabulary: int) -> int:

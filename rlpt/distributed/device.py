@@ -142,6 +142,7 @@ def abort(code: int) -> None:
 def import_megatron_quietly() -> None:
     """Imports megatron.core without its notices that optional accelerators are absent or settings deprecated."""
     warnings.filterwarnings("ignore", module=r"megatron\.")
+    warnings.filterwarnings("ignore", message=r"Please use DTensor instead", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

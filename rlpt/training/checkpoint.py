@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _FOLDER = re.compile(r"step-(\d{8,})")
 _PROBE_BYTES = 1 << 16
 STATE = "state.json"
+_REMEDY = "use another checkpoint"
 
 
 class CheckpointStore:
@@ -103,7 +104,7 @@ class CheckpointStore:
         try:
             state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder / STATE}: can't be read: {error}; use another checkpoint") from None
+            raise CheckpointError(f"{folder / STATE}: can't be read: {error}; {_REMEDY}") from None
         return state
 
     def _together(self, partial: Path, work: Callable[[], None], primary_only: bool = False) -> None:
@@ -221,10 +222,10 @@ def load_weights(folder: Path, sharded_state_dict: dict[str, Any]) -> dict[str, 
     try:
         with torch.no_grad():  # the distributed optimizer's tensors are views of leaves
             loaded: dict[str, Any] = dist_checkpointing.load(sharded_state_dict, str(folder))
-    except (Exception, CheckpointException) as error:  # missing keys, shapes, torn shards: each another type
-        raise CheckpointError(
-            f"{folder}: Megatron can't read it ({type(error).__name__}: {error}); use another checkpoint"
-        ) from error
+    except CheckpointException as error:
+        raise CheckpointError(f"{folder}: can't be read ({_ranks_failures(error.failures)}); {_REMEDY}") from error
+    except Exception as error:  # missing keys, other shapes, torn files: each another type
+        raise CheckpointError(f"{folder}: can't be read ({type(error).__name__}: {error}); {_REMEDY}") from error
     return loaded
 
 
@@ -239,7 +240,7 @@ def _step(folder: Path) -> int:
 def _ranks_failures(failures: Mapping[int, Any]) -> str:
     """`rank 1: RuntimeError: ...` for each failure that torch gathered (on one rank; empty on the others)."""
     causes = (f"rank {rank}: {type(one[0]).__name__}: {one[0]}" for rank, one in sorted(failures.items()))
-    return "; ".join(causes) or "another rank could not write its shard"
+    return "; ".join(causes) or "the failure is another rank's"
 
 
 def _megabytes(size: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import Tensor
 
 from rlpt.config import Config
@@ -91,13 +92,50 @@ class Optimizer:
 
     def sharded_state_dict(self, model_state: Any, is_loading: bool) -> Any:
         """For dist_checkpointing: loadable at any tensor, pipeline and data size."""
+        if is_loading:
+            self._allocate_state()
         with self.device.megatron():
             return self.megatron.sharded_state_dict(
                 model_state, is_loading=is_loading, metadata={"distrib_optim_sharding_type": "fully_reshardable"}
             )
 
+    def _allocate_state(self) -> None:
+        """Gives torch's AdamW its moments before the first step: Megatron asks for its step count while loading."""
+        for optimizer in self._parts():
+            for group in optimizer.optimizer.param_groups:
+                for parameter in group["params"]:
+                    optimizer.optimizer.state.setdefault(
+                        parameter,
+                        {
+                            "step": torch.tensor(0.0),
+                            "exp_avg": torch.zeros_like(parameter.data),
+                            "exp_avg_sq": torch.zeros_like(parameter.data),
+                        },
+                    )
+
     @torch.no_grad()
     def load_state_dict(self, state: Any) -> None:
         """What `sharded_state_dict` gave, after dist_checkpointing filled it."""
         with self.device.megatron():
-            self.megatron.load_state_dict(state)
+            for optimizer in self._parts():
+                if isinstance(optimizer, DistributedOptimizer):
+                    _load_distributed(optimizer, dict(state))
+                else:
+                    optimizer.load_state_dict(state)
+
+    def _parts(self) -> list[Any]:
+        return getattr(self.megatron, "chained_optimizers", [self.megatron])
+
+
+def _load_distributed(optimizer: DistributedOptimizer, state: dict[str, Any]) -> None:
+    """Megatron's load for torch's AdamW, whose `step` is a state tensor that Megatron 0.16.1 looks for in the shards.
+
+    Each parameter gets its own step tensor: torch counts it up in place.
+    """
+    parameters = state.pop("param_state")
+    optimizer.load_state_dict(state)
+    inner = optimizer.optimizer.state
+    steps = {parameter: values.pop("step").clone() for parameter, values in inner.items()}
+    optimizer.load_parameter_state_from_fully_reshardable(parameters)
+    for parameter, step in steps.items():
+        inner[parameter]["step"] = step

@@ -16,7 +16,7 @@ def test_exact_round_trip():
         signal={"play": 1 / 3, "other": 5e-324},
         best=Best(float("-inf"), 3),
         sources={"text": {"consumed": 2**60, "shuffle": (1, 2.5, None, True)}},
-        rng={"cpu": "00ff"},
+        snapshots=["reference"],
         wandb_id="abc",
         evaluations=[{"step": 0, "tasks": {"sort": {"pass@1": 0.1}}}],
     )
