@@ -124,7 +124,7 @@ def _library_files(source: SourceConfig) -> list[Path]:
     """The library's .py files that are written in UTF-8 (PEP 263 allows others)."""
     root = Path(sysconfig.get_paths()["stdlib"])
     skipped = _NOT_LIBRARY | set(source.exclude)
-    files = []
+    files: list[Path] = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = set(subfolders) - skipped
         paths = (Path(folder, name) for name in set(names) - skipped if name.endswith(".py"))

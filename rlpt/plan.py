@@ -69,8 +69,9 @@ def check_components(config: Config) -> None:
 
     It imports torch, and so takes a second or two.
     """
+    # Importing registers; the episode source brings tasks, rewards and self-play.
     import rlpt.algorithms
-    import rlpt.data  # importing registers; the episode source brings tasks, rewards and self-play
+    import rlpt.data  # noqa: F401
     from rlpt.rewards.base import Rubric
     from rlpt.rollout.source import EpisodeOptions
 

@@ -22,7 +22,8 @@ class RunMetrics:
 
     def below(self, name: str) -> dict[str, Points]:
         """{NAME: points} of all figures `OBJECTIVE/name/NAME`."""
-        return {key.split("/", 2)[2]: points for key, points in self.series.items() if key.split("/", 2)[1:2] == [name]}
+        parts = {tuple(key.split("/", 2)): points for key, points in self.series.items()}
+        return {key[2]: points for key, points in parts.items() if len(key) == 3 and key[1] == name}
 
     def of_objectives(self, name: str) -> dict[str, Points]:
         """{OBJECTIVE: points} of all figures `OBJECTIVE/name`."""

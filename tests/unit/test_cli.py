@@ -1,0 +1,129 @@
+"""The command line as a user meets it: help, errors, dry runs, launching."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from rlpt.config_reference import describe_keys
+from rlpt.errors import ConfigError
+from rlpt.launcher import launch, shell_code
+
+ROOT = Path(__file__).parents[2]
+VERBS = ["train", "evaluate", "experiment", "report", "config"]
+HEAVY = ("torch", "megatron", "transformers", "datasets", "wandb", "triton", "matplotlib", "sentencepiece")
+
+# Runs the command line with an import hook that refuses every heavy package.
+BLOCKED = textwrap.dedent(f"""
+    import sys
+    class Refuse:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in {HEAVY!r}:
+                raise ImportError(f"{{name}} must not be imported here")
+    sys.meta_path.insert(0, Refuse())
+    from rlpt.__main__ import main
+    main(sys.argv[1:])
+""")
+
+
+def rlpt(*arguments, blocked=False, **environment):
+    head = [sys.executable, "-c", BLOCKED] if blocked else [sys.executable, "-m", "rlpt"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment}
+    return subprocess.run([*head, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_works_without_heavy_packages(verb):
+    done = rlpt(*([verb] if verb else []), "--help", blocked=True)
+    assert done.returncode == 0, done.stderr
+    if verb is None:
+        assert all(name in done.stdout for name in VERBS)
+    else:
+        assert verb in done.stdout
+
+
+def test_config_docs_and_experiment_list_work_without_heavy_packages():
+    docs = rlpt("config", "docs", "optimizer.lr", blocked=True)
+    assert "default 0.001" in docs.stdout, docs.stderr
+    assert "peak learning rate" in docs.stdout
+    listed = rlpt("experiment", "--list", blocked=True)
+    assert "quickstart_control" in listed.stdout, listed.stderr
+
+
+def test_unknown_verb_suggests_the_near_one():
+    done = rlpt("trian")
+    assert done.returncode == 2
+    assert "train" in done.stderr.replace("trian", "")
+
+
+def test_user_error_is_one_line_and_its_exit_code():
+    done = rlpt("train", "configs/quickstart.yaml", "schedule.stepps=50", "--dry-run")
+    assert done.returncode == ConfigError.exit_code
+    assert done.stderr.startswith("error: ")
+    assert "schedule.steps" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", ["flag", "variable"])
+def test_debug_shows_the_traceback(how):
+    arguments = ["config", "show", "configs/no_such.yaml"]
+    done = rlpt(*arguments, "--debug") if how == "flag" else rlpt(*arguments, RLPT_DEBUG="1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_config_show_resolves_overrides():
+    done = rlpt("config", "show", "configs/quickstart.yaml", "optimizer.lr=3e-3", "objectives.play=null")
+    assert "lr: 0.003" in done.stdout
+    assert "episodes" not in done.stdout
+
+
+def test_dry_run_names_a_misspelt_component_and_stops_before_training(tmp_path):
+    key = "objectives.play.algorithm.name"
+    done = rlpt("train", "configs/quickstart.yaml", "--dry-run", f"{key}=gropo", f"run_dir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert key in done.stderr
+    assert "did you mean 'grpo'" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_without_data_says_how_to_prepare_it(tmp_path):
+    done = rlpt("train", "configs/quickstart.yaml", f"tokenizer={tmp_path / 'none'}", f"run_dir={tmp_path / 'run'}")
+    assert done.returncode == 3
+    assert "data_prep" in done.stderr
+
+
+def test_reference_reaches_nested_keys_by_any_name():
+    assert {key.key for key in describe_keys("objectives.play.gate")} == {
+        "objectives.NAME.gate.full",
+        "objectives.NAME.gate.floor",
+        "objectives.NAME.gate.decay",
+    }
+    assert [key.default for key in describe_keys("tokenizer")] == ["required"]
+    assert len(describe_keys()) > 50
+    with pytest.raises(ConfigError, match=r"did you mean 'optimizer\.beta1'"):
+        describe_keys("optimizer.betta1")
+
+
+def test_launch_runs_every_rank_and_hands_on_the_exit_code(tmp_path, monkeypatch, capfd):
+    (tmp_path / "rank_probe.py").write_text(
+        "import os, pathlib, sys\n"
+        "rank = os.environ['RANK']\n"
+        "pathlib.Path(sys.argv[1], rank).write_text(os.environ['WORLD_SIZE'])\n"
+        "sys.exit(int(sys.argv[2]))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert launch("rank_probe", [str(tmp_path), "0"], 2) == 0
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["2", "2"]
+    assert launch("rank_probe", [str(tmp_path), "78"], 1) == 78
+    shown = capfd.readouterr().err
+    assert "rank 0" in shown
+    assert "exit code 78" in shown
+    assert "Traceback" not in shown
+
+
+def test_shell_code_counts_signals_as_a_shell_does():
+    assert [shell_code(code) for code in (0, 3, -9, -15)] == [0, 3, 137, 143]
