@@ -10,6 +10,7 @@ export PYTHONHASHSEED=0 TOKENIZERS_PARALLELISM=false
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 VENV="${RLPT_VENV:-.venv}"
+case "$VENV" in /*) ;; *) VENV="$PWD/$VENV" ;; esac
 
 ensure_venv() {
   local python="${PYTHON:-python3}" stamp="$VENV/rlpt-install.sha256" wanted
@@ -30,6 +31,5 @@ print(hashlib.sha256(pathlib.Path("pyproject.toml").read_bytes()).hexdigest())')
     "$VENV/bin/python" -m pip install --quiet -e '.[test,report]'
     echo "$wanted" > "$stamp"
   fi
-  export PATH="$PWD/$VENV/bin:$PATH"
-  case "$VENV" in /*) export PATH="$VENV/bin:$PATH" ;; esac
+  export PATH="$VENV/bin:$PATH"
 }
