@@ -62,7 +62,9 @@ class SynthesizeConfig(Section):
     """Worked solutions as text."""
 
     tasks: list[SynthesizedTask] = Field(default_factory=list)
-    trace: bool = Field(True, description="write the worked steps between prompt and answer")
+    trace_share: float = Field(
+        1.0, ge=0, le=1, description="share of documents with the worked steps between prompt and answer"
+    )
 
 
 class SplitConfig(Section):

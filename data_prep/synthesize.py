@@ -42,7 +42,8 @@ def synthesize(config: PrepConfig, out: Path) -> dict[str, Any]:
             for index in range(entry.documents):
                 seed, level = train_seed(stream, index), entry.levels[index % len(entry.levels)]
                 problem = task.sample(seed, level)
-                trace = task.solution(problem) if config.synthesize.trace else ""
+                is_worked = keyed_hash("trace", seed) < config.synthesize.trace_share * 2**64
+                trace = task.solution(problem) if is_worked else ""
                 document = Document(solution_text(problem, trace), f"task {task.name}, level {level}, seed {seed}")
                 write_document(file, document, task=task.name, level=level, seed=seed)
                 progress.update()

@@ -5,6 +5,8 @@ On one host `rlpt train CONFIG` starts the ranks by itself.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rlpt.errors import ConfigError
 
 
@@ -20,7 +22,7 @@ def main(arguments: list[str]) -> None:
     rest = [argument for argument in arguments if argument not in flags]
     if not rest or rest[0].startswith("-"):
         raise ConfigError("usage: python -m rlpt.train CONFIG [KEY=VALUE ...] [--resume | --no-resume]")
-    Trainer(build_runtime(load_config(rest[0], rest[1:])), resume).fit()
+    Trainer(build_runtime(load_config(Path(rest[0]), rest[1:])), resume).fit()
     leave()
 
 

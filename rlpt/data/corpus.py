@@ -1,8 +1,9 @@
 """The corpus source: a weighted blend of shards as packed rows, a pure function of (seed, shard, row index).
 
-A shard is an endless stream: all its documents in an order keyed by (seed, shard content, epoch), epoch after epoch.
-Row r holds stream tokens rT .. rT + T; neighbouring rows share one token, so every token is a label once. The only
-state is how many rows each shard has given, counted over all data-parallel ranks.
+In every epoch a shard's documents are laid end to end in an order keyed by (seed, shard content, epoch) and cut into
+rows: row r holds tokens rT .. rT + T, so neighbouring rows share one token and every token is a label once (but for
+the last few, which fill no row). The rows are then given out in a keyed order too, so that a microbatch is not one
+long document. The only state is how many rows each shard has given, counted over all data-parallel ranks.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class CorpusOptions:
 
 
 class ShardStream:
-    """The endless keyed-shuffled token stream of one shard, read by row index."""
+    """The rows of one shard, epoch after epoch, each epoch shuffled by its key."""
 
     def __init__(self, shard: Shard, seed: int, sequence_length: int) -> None:
         """Raises DataError when the shard has fewer than `sequence_length` + 1 tokens."""
@@ -63,36 +64,39 @@ class ShardStream:
                 f"{sequence_length + 1}; add text, or lower batch.sequence_length"
             )
         self.shard, self.seed, self.sequence_length = shard, seed, sequence_length
-        self._orders: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.rows_per_epoch = (shard.num_tokens - 1) // sequence_length
+        self._epoch = -1
+        self._documents = self._ends = self._rows = np.zeros(0, dtype=np.int64)  # of that epoch; see _open_epoch
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row `index`: token ids [T + 1] int64, and each one's document, counted along the stream [T + 1] int64."""
+        """Row `index`: token ids [T + 1] int64, and the place of each one's document in the epoch [T + 1] int64."""
+        epoch, turn = divmod(index, self.rows_per_epoch)
+        self._open_epoch(epoch)
         tokens, ordinals = [], []
-        position, wanted = index * self.sequence_length, self.sequence_length + 1
+        position, wanted = int(self._rows[turn]) * self.sequence_length, self.sequence_length + 1
         while wanted:
-            epoch, offset = divmod(position, self.shard.num_tokens)
-            order, ends = self._order(epoch)
-            rank = int(np.searchsorted(ends, offset, side="right"))
-            document = int(order[rank])
+            ordinal = int(np.searchsorted(self._ends, position, side="right"))
+            document = int(self._documents[ordinal])
             length = int(self.shard.lengths[document])
-            start = offset - (int(ends[rank]) - length)
+            start = position - (int(self._ends[ordinal]) - length)
             taken = min(length - start, wanted)
             tokens.append(self.shard.document(document, start, start + taken))
-            ordinals.append(np.full(taken, epoch * self.shard.num_documents + rank, dtype=np.int64))
+            ordinals.append(np.full(taken, ordinal, dtype=np.int64))
             position, wanted = position + taken, wanted - taken
         return np.concatenate(tokens), np.concatenate(ordinals)
 
-    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Documents [D] in the order of `epoch`, and the stream offset [D] where each ends."""
-        if epoch not in self._orders:
-            key = hashlib.blake2b(
-                f"{self.seed}\x1f{self.shard.entry.bin_sha256}\x1f{epoch}\x1forder".encode(), digest_size=16
-            ).digest()
-            raw = np.random.Philox(key=int.from_bytes(key, "big")).random_raw(self.shard.num_documents)
-            order = np.argsort(raw, kind="stable")
-            kept = {old: self._orders[old] for old in self._orders if old == epoch - 1}
-            self._orders = kept | {epoch: (order, np.cumsum(self.shard.lengths[order]))}
-        return self._orders[epoch]
+    def _open_epoch(self, epoch: int) -> None:
+        """Makes the order of documents [D], where each ends [D], and the order of rows [R] of `epoch`."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._documents = self._permutation(epoch, "documents", self.shard.num_documents)
+            self._ends = np.cumsum(self.shard.lengths[self._documents])
+            self._rows = self._permutation(epoch, "rows", self.rows_per_epoch)
+
+    def _permutation(self, epoch: int, use: str, size: int) -> np.ndarray:
+        text = f"{self.seed}\x1f{self.shard.entry.bin_sha256}\x1f{epoch}\x1f{use}"
+        key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
+        return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
 
 
 def next_in_blend(counts: Sequence[int], weights: Sequence[float]) -> int:
@@ -141,9 +145,8 @@ class CorpusSource:
 
     def metrics(self) -> dict[str, float]:
         """`epoch/SHARD`: how often the shard's tokens have been seen, over all ranks."""
-        length = self._context.sequence_length
         return {
-            f"epoch/{label}": count * length / stream.shard.num_tokens
+            f"epoch/{label}": count / stream.rows_per_epoch
             for (label, stream), count in zip(self._streams.items(), self._counts, strict=True)
         }
 

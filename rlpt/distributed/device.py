@@ -96,7 +96,7 @@ def setup_device(config: DeviceConfig) -> Device:
     has_gpu = torch.cuda.is_available()
     kind = ("gpu" if has_gpu else "cpu") if config.kind == "auto" else config.kind
     if kind == "gpu" and not has_gpu:
-        raise ConfigError("device.kind=gpu, but torch sees no GPU; set device.kind=cpu or install a CUDA build of torch")
+        raise ConfigError("device.kind=gpu, but torch sees no GPU; set device.kind=cpu or install torch for CUDA")
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if kind == "gpu":
@@ -158,7 +158,7 @@ def _megatron_on_cpu() -> None:
     torch.cuda.current_device = lambda: "cpu"  # type: ignore[assignment,return-value]
     torch.cuda.synchronize = lambda device=None: None  # type: ignore[assignment]
     torch.cuda.get_rng_state = lambda device="cuda": torch.get_rng_state()  # type: ignore[assignment]
-    torch.cuda.manual_seed = lambda seed: None if torch.manual_seed(seed) is None else None  # type: ignore[assignment]
+    torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
     megatron_random._get_cuda_rng_state = lambda device="cuda", clone=False, graph_safe=False: torch.get_rng_state()
     megatron_random._set_cuda_rng_state = lambda new_state, device=-1, graph_safe=False: torch.set_rng_state(new_state)
     _silence_rng_warning()

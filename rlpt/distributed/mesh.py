@@ -121,5 +121,5 @@ def init_mesh(config: Config, device: Device) -> Mesh:
             config.parallel.tensor * config.parallel.pipeline,
             parallel_state.get_model_parallel_group(),
         ),
-        world=Axis(device.rank, device.world_size, dist.group.WORLD),
+        world=Axis(device.rank, device.world_size, dist.distributed_c10d._get_default_group()),
     )

@@ -7,6 +7,8 @@ the same on all tensor ranks. Equality with the training forward is tested (test
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +31,7 @@ class DecodeState:
         empty = self.weight.new_empty
         self.keys = [empty(shape) for _ in gpt.decoder.layers]
         self.values = [empty(shape) for _ in gpt.decoder.layers]
-        self.open = torch.zeros(rows, capacity, dtype=torch.bool, device=self.weight.device)  # columns that hold a token
+        self.open = torch.zeros(rows, capacity, dtype=torch.bool, device=self.weight.device)  # columns with a token
         self.column = 0
         self.cos, self.sin = _rotary_table(gpt, capacity, self.head_size)
 
@@ -66,7 +68,7 @@ class DecodeState:
         last = self.gpt.decoder.final_layernorm(hidden[:, -1])
         return self._gather(F.linear(last, self.gpt.head_weight()).float())
 
-    def _attend(self, index: int, layer: torch.nn.Module, hidden: Tensor, mask: Tensor, start: int, end: int) -> Tensor:
+    def _attend(self, index: int, layer: Any, hidden: Tensor, mask: Tensor, start: int, end: int) -> Tensor:
         rows, length, _ = hidden.shape
         attention = layer.self_attention
         qkv = F.linear(layer.input_layernorm(hidden), attention.linear_qkv.weight)

@@ -46,7 +46,11 @@ class Snapshots:
         state: dict[str, Any] = {}
         for name in self.names():
             with self.using(name):
-                state[name] = self.module.sharded_state_dict(prefix=_prefix(name))  # type: ignore[operator]
+                shards = self.module.sharded_state_dict(prefix=_prefix(name))  # type: ignore[operator]
+                for shard in shards.values():
+                    if isinstance(shard.data, Tensor):  # the parameter itself, which leaves the copy with `using`
+                        shard.data = shard.data.detach()
+                state[name] = shards
         return state
 
     @torch.no_grad()

@@ -31,7 +31,9 @@ def pack(
     batches = []
     for index in range(num_microbatches):
         part = rows[index * rows_each : (index + 1) * rows_each]
-        batches.append(_fill(part, rows_each, trajectories, objective, sequence_length, vocab_size, pad_id, temperature))
+        batches.append(
+            _fill(part, rows_each, trajectories, objective, sequence_length, vocab_size, pad_id, temperature)
+        )
     return batches
 
 

@@ -107,7 +107,8 @@ class EpisodeSource:
     def _compare(self, episodes: list[Episode], trajectories: list[Trajectory]) -> None:
         """Advantages within peer sets and the curriculum's counts, from all ranks' episodes in problem order."""
         plays = [
-            (e.problem.task, e.problem.level, float(all(score == 1.0 for score in e.outcome.values()))) for e in episodes
+            (e.problem.task, e.problem.level, float(all(score == 1.0 for score in e.outcome.values())))
+            for e in episodes
         ]
         rows = [(t.reward, t.peers, t.role, int(t.action_mask.sum()), t.truncated, t.rewards) for t in trajectories]
         gathered = self.context.gather((plays, rows))

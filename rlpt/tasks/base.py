@@ -20,6 +20,8 @@ from rlpt.errors import ConfigError
 from rlpt.types import Problem
 
 DIGITS = "0123456789"
+HELD_OUT_ONE_IN = 8  # of a task's prompts, those that only evaluation asks
+SPLIT_ATTEMPTS = 64  # draws to find a prompt on the seed's side; a level with few prompts may have none there
 WRONG_CREDIT = 0.9  # the most that a wrong answer may earn
 _EVALUATION_BIT = 1 << 62
 
@@ -45,6 +47,16 @@ def evaluation_seed(index: int) -> int:
     return keyed_hash("evaluation", index) & (_EVALUATION_BIT - 1) | _EVALUATION_BIT
 
 
+def is_evaluation_seed(seed: int) -> bool:
+    """Whether `evaluation_seed` made it."""
+    return bool(seed & _EVALUATION_BIT)
+
+
+def is_held_out(prompt: str) -> bool:
+    """Whether a problem with this prompt belongs to evaluation: one prompt in `HELD_OUT_ONE_IN`, by its hash."""
+    return keyed_hash("split", prompt) % HELD_OUT_ONE_IN == 0
+
+
 def position_credit(answer: str, expected: str) -> float:
     """Share of positions that hold the expected character, over the longer of the two; 1 only for equality."""
     right = sum(given == wanted for given, wanted in zip(answer, expected))
@@ -64,7 +76,10 @@ class Task(ABC):
         """The problem of (seed, level), the same in every process. Raises ConfigError for a level that is not there."""
         if not 0 <= level <= self.max_level:
             raise ConfigError(f"task {self.name}: level {level} is outside 0..{self.max_level}")
-        prompt, answer, meta = self.generate(keyed_random(self.name, seed, level), level)
+        for attempt in range(SPLIT_ATTEMPTS):
+            prompt, answer, meta = self.generate(keyed_random(self.name, seed, level, f"problem {attempt}"), level)
+            if is_held_out(prompt) == is_evaluation_seed(seed):
+                break
         return Problem(self.name, seed, level, prompt, answer, meta)
 
     def verify(self, problem: Problem, answer: str) -> float:

@@ -65,7 +65,9 @@ class Trainer:
         config, state, primary = self.config, self.state, self.runtime.mesh.is_primary
         if state.step >= config.schedule.steps:
             if primary:
-                print(f"{config.directory} has finished its {state.step} steps; raise schedule.steps or change the name")
+                print(
+                    f"{config.directory} has finished its {state.step} steps; raise schedule.steps or change the name"
+                )
             return
         if primary:
             state.wandb_id = wandb_run_id(config.directory, state.wandb_id)
@@ -215,11 +217,10 @@ class Trainer:
         for name, stream in self.streams.items():
             for episode in getattr(stream.source, "last_episodes", []):
                 first = episode.trajectories[0]
-                rows.append(
-                    [name, episode.problem.task, episode.problem.level, episode.problem.prompt, episode.text]
-                    + [episode.problem.answer, first.reward, first.advantage, first.truncated]
-                )
-        columns = ["objective", "task", "level", "prompt", "completion", "answer", "reward", "advantage", "truncated"]
+                problem = episode.problem
+                asked = (name, problem.task, problem.level, problem.prompt, problem.answer)
+                rows.append((*asked, episode.text, first.reward, first.advantage, first.truncated))
+        columns = ["objective", "task", "level", "prompt", "answer", "completion", "reward", "advantage", "truncated"]
         if rows:
             self.tracker.table("play_episodes", columns, rows)
 

@@ -85,15 +85,15 @@ class RunFolder:
         """On the primary: locks the folder, notes the configuration, finds the checkpoint to go on from."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held open as long as the process lives
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"{self.path}: another run is training in this folder; give this one another name") from None
+            raise ConfigError(f"{self.path}: another run is training there; give this one another name") from None
         except OSError as error:
             raise ConfigError(f"{self.path}: not a folder that can be written: {error}; set run_dir") from None
         latest = find_latest(self.path)
         if resume is False and latest is not None:
-            raise ConfigError(f"{self.path} has checkpoints (newest {latest.name}); give the run another name to start anew")
+            raise ConfigError(f"{self.path} has checkpoints (newest {latest.name}); to start anew, change the name")
         if resume is True and latest is None:
             raise ConfigError(f"{self.path} has no checkpoint to resume from; leave --resume out to start at step 0")
         if latest is not None:

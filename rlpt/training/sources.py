@@ -8,9 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-import rlpt.algorithms
-import rlpt.data
-import rlpt.rollout.source  # registers the episode source
 from rlpt import registry
 from rlpt.algorithms.base import Algorithm
 from rlpt.batch import Batch, BatchSource, SourceContext

@@ -23,12 +23,23 @@ from rlpt.models.gpt import build_gpt
 from rlpt.models.policy import Policy
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.rollout.packing import pack
+from rlpt.rollout.sampling import draw, kept_logprobs, keyed_uniform
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.schedule import Schedule
 from rlpt.training.step import TrainStep
 from rlpt.types import SamplingParams, Trajectory
 
 VOCABULARY, LENGTH, STEPS = 90, 24, 20
+ROW_FIELDS = (
+    "tokens",
+    "labels",
+    "positions",
+    "loss_mask",
+    "segments",
+    "advantages",
+    "behavior_logprobs",
+    "legal_index",
+)
 LAYOUTS = {
     1: {"single": {}},
     2: {
@@ -41,8 +52,9 @@ LAYOUTS = {
 }
 
 
-def tiny_config(parallel: dict[str, Any], dtype: str = "float32", tie: bool = True) -> Config:
-    """Two layers, width 32, two objectives of four microbatches."""
+def tiny_config(parallel: dict[str, Any], dtype: str = "float32", tie: bool = True, init_std: float = 0.02) -> Config:
+    """Two layers, width 32, two objectives of four microbatches. A large `init_std` makes every token of the past tell
+    in the log-probs."""
     objective = {"source": {"name": "corpus"}, "microbatches": 4}
     return parse_config(
         {
@@ -56,6 +68,7 @@ def tiny_config(parallel: dict[str, Any], dtype: str = "float32", tie: bool = Tr
                 "num_query_groups": 2,
                 "ffn_hidden_size": 48,
                 "tie_embeddings": tie,
+                "init_std": init_std,
                 "vocab_divisor": 32,
             },
             "batch": {"sequence_length": LENGTH, "micro_batch_size": 3},
@@ -192,6 +205,53 @@ def play(config: Config) -> dict[str, Any]:
     }
 
 
+def decode_without_cache(config: Config) -> dict[str, Any]:
+    """Completions of the cached decoder, and the same by the training forward over the whole text for every token."""
+    _, policy = build(config)
+    prompts = [[5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15], [3], [80, 2]]
+    first = next_logprobs(policy, prompts)
+    other = next_logprobs(policy, [[prompt[0] + 1, *prompt[1:]] for prompt in prompts])
+    seen: dict[str, Any] = {"first_token_tells": [float(row.abs().max()) for row in first - other]}
+    for name, temperature in {"greedy": 0.0, "sampled": 1.4}.items():
+        params = SamplingParams(max_new_tokens=9, temperature=temperature, seed=5)
+        cached = PolicyGenerator(policy)(prompts, [params] * len(prompts), range(len(prompts)))
+        texts, logprobs = [list(prompt) for prompt in prompts], [[] for _ in prompts]
+        filters = torch.zeros(len(prompts), dtype=torch.int64), torch.ones(len(prompts))
+        heat = torch.full((len(prompts),), temperature)
+        for position in range(params.max_new_tokens):
+            allowed = kept_logprobs(next_logprobs(policy, texts), heat, None, *filters)
+            keys = np.arange(len(prompts), dtype=np.uint64)
+            noise = keyed_uniform(np.full_like(keys, params.seed), keys, np.full(len(prompts), position))
+            for row, token in enumerate(draw(allowed, torch.from_numpy(noise), heat == 0).tolist()):
+                texts[row].append(token)
+                logprobs[row].append(float(allowed[row, token]))
+        seen[name] = {
+            "cached": [completion.token_ids.tolist() for completion in cached],
+            "uncached": [text[len(prompt) :] for text, prompt in zip(texts, prompts)],
+            "cached_logprobs": [completion.logprobs.tolist() for completion in cached],
+            "uncached_logprobs": logprobs,
+        }
+    return seen
+
+
+def next_logprobs(policy: Policy, texts: list[list[int]]) -> torch.Tensor:
+    """Log-probs [B, V] of the token after each text, by `policy.score` alone."""
+    last = torch.tensor([len(text) - 1 for text in texts])[:, None]
+    columns = torch.arange(LENGTH)
+    batch = Batch(
+        objective="play",
+        tokens=torch.tensor([text + [0] * (LENGTH - len(text)) for text in texts]),
+        labels=torch.zeros(len(texts), LENGTH, dtype=torch.int64),
+        positions=columns.expand(len(texts), -1).contiguous(),
+        loss_mask=columns == last,
+        segments=torch.where(columns <= last, 0, -1),
+        candidates=torch.arange(VOCABULARY).expand(len(texts), LENGTH, -1),
+    )
+    scores = policy.score(batch).candidate_logprobs
+    assert scores is not None
+    return scores[torch.arange(len(texts)), last.squeeze(1)]
+
+
 def gradient(config: Config, batches: dict[str, list[Batch]], coefficients: dict[str, float]) -> torch.Tensor:
     """The finalised gradient of a mixed loss, flat, in float64, the same on every rank."""
     mesh, policy = build(config)
@@ -223,10 +283,7 @@ def _split(batches: list[Batch]) -> list[Batch]:
     for batch in batches:
         for row in range(batch.tokens.shape[0]):
             changes = {
-                name: getattr(batch, name)[row : row + 1]
-                for name in ("tokens", "labels", "positions", "loss_mask", "segments", "advantages")
-                + ("behavior_logprobs", "legal_index")
-                if getattr(batch, name) is not None
+                name: getattr(batch, name)[row : row + 1] for name in ROW_FIELDS if getattr(batch, name) is not None
             }
             rows.append(replace(batch, **changes))
     return rows
@@ -241,7 +298,9 @@ def main() -> None:
         if name in ("single", "pipeline", "tensor"):
             seen[name]["untied"] = run_steps(tiny_config(parallel, tie=False))
         if "pipeline" not in parallel:
-            seen[name]["play"] = play(tiny_config(parallel))
+            seen[name]["play"] = play(tiny_config(parallel, init_std=0.3))
+        if name in ("single", "tensor"):
+            seen[name]["decode"] = decode_without_cache(tiny_config(parallel, init_std=0.3))
         if name in ("single", "data"):
             seen[name]["gradients"] = gradients(parallel)
     if torch.distributed.get_rank() == 0:

@@ -133,9 +133,9 @@ def test_a_second_run_does_nothing_and_a_changed_key_redoes_only_what_depends_on
     assert (tmp_path / "out" / "manifest.json").read_bytes() == first
     assert done("all", "tokenizer.vocab_size=410") == {"tokenizer", "encode"}
     assert read_manifest(tmp_path / "out").vocab_size == 410
-    assert done("all", "tokenizer.vocab_size=410", "synthesize.trace=false") == {"synthesize", "tokenizer", "encode"}
+    assert done("all", "tokenizer.vocab_size=410", "synthesize.trace_share=0") == {"synthesize", "tokenizer", "encode"}
     (tmp_path / "out" / "text-train.bin").unlink()
-    assert done("all", "tokenizer.vocab_size=410", "synthesize.trace=false") == {"encode"}
+    assert done("all", "tokenizer.vocab_size=410", "synthesize.trace_share=0") == {"encode"}
     with pytest.raises(DataError, match="stage encode needs the outputs of synthesize"):
         done("encode")
     assert done("all") == {"synthesize", "tokenizer", "encode"}

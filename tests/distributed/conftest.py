@@ -1,0 +1,22 @@
+"""The tiny run that the resume and bad-run tests share: written once, run through once."""
+
+from pathlib import Path
+
+import pytest
+from helpers.launches import start
+from helpers.runs import write_run
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory) -> Path:
+    """The configuration of the tiny run."""
+    return write_run(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def unbroken(config) -> Path:
+    """The folder of the run without a break: 14 steps on two tensor ranks, checkpoints of steps 10 and 14 kept."""
+    launch = start(["-m", "rlpt", "train", config], config.with_name("unbroken.log"))
+    assert launch.finish() == 0, launch.output
+    assert launch.alive() == []
+    return config.parent / "run"

@@ -1,0 +1,95 @@
+"""A whole tiny run on disk: tokenizer, shards, configuration. Two tensor ranks, text and played episodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from helpers.shards import SENTENCES, write_shards, write_tokenizer
+
+STEPS, INTERVAL = 14, 5
+TIMING = {"seconds", "seconds_per_step", "tokens_per_second", "episodes_per_second", "eta_seconds"}
+
+
+def write_run(folder: Path) -> Path:
+    """Writes everything into `folder` and returns the path of the configuration."""
+    tokenizer = write_tokenizer(folder / "tokenizer")
+    documents = [[*tokenizer.encode(text), tokenizer.eos_id] for text in SENTENCES]
+    write_shards(folder / "data", tokenizer, {"train": documents[:-20], "valid": documents[-20:]})
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(configuration(folder), sort_keys=False))
+    return path
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """Two layers, width 32; a KL term, so that checkpoints hold a snapshot of the weights that is refreshed."""
+    data = folder / "data"
+    curriculum = {"target_level": 2, "min_count": 8, "promote_at": 0.05, "demote_at": 0.01}
+    return {
+        "name": "tiny",
+        "run_dir": str(folder / "run"),
+        "tokenizer": str(folder / "tokenizer"),
+        "model": {
+            "num_layers": 2,
+            "hidden_size": 32,
+            "num_attention_heads": 4,
+            "num_query_groups": 2,
+            "ffn_hidden_size": 48,
+            "vocab_divisor": 32,
+        },
+        "device": {"kind": "cpu", "threads": 1, "timeout_seconds": 120},
+        "parallel": {"tensor": 2},
+        "batch": {"sequence_length": 48, "micro_batch_size": 4},
+        "objectives": {
+            "text": {
+                "algorithm": {"name": "next_token"},
+                "source": {"name": "corpus", "blend": [{"path": str(data / "train")}]},
+                "microbatches": 2,
+            },
+            "play": {
+                "algorithm": {"name": "grpo", "kl_coefficient": 0.05, "entropy_bonus": 0.003},
+                "source": {
+                    "name": "episodes",
+                    "groups": 4,
+                    "selfplay": {"name": "solve", "group_size": 6},
+                    "tasks": [
+                        {"task": {"name": "reverse"}, "curriculum": curriculum},
+                        {"task": {"name": "sort"}, "curriculum": curriculum},
+                    ],
+                },
+                "microbatches": 2,
+                "gate": {},
+                "reference_interval": 4,
+            },
+        },
+        "optimizer": {"lr": 3e-3},
+        "schedule": {"steps": STEPS, "warmup_steps": 3, "decay": "wsd"},
+        "checkpoint": {"interval": INTERVAL, "keep_last": 2},
+        "evaluation": {
+            "text": [str(data / "valid")],
+            "unigram": [str(data / "train")],
+            "text_tokens": 500,
+            "tasks": [{"task": {"name": "sort"}, "level": 0}],
+            "problems": 4,
+            "samples": 2,
+            "pass_at": [1, 2],
+        },
+        "tracking": {"wandb": "offline", "gradient_interval": 4, "episode_interval": 5},
+    }
+
+
+def metric_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl without the figures that depend on the clock."""
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row.get("summary", {}).pop("seconds", None)
+    return [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
+
+
+def steps(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Step -> the row of its figures (evaluations, alerts and the summary left out)."""
+    return {row["step"]: row for row in rows if "lr" in row}

@@ -1,0 +1,150 @@
+"""The generator over a small exact policy: a table of next-token logits by the last two tokens."""
+
+import numpy as np
+import pytest
+import torch
+
+from rlpt.distributed.device import Device
+from rlpt.rollout.generator import PolicyGenerator
+from rlpt.rollout.sampling import draw, keyed_uniform
+from rlpt.types import SamplingParams
+
+V, STOP = 23, 4
+
+
+class TableState:
+    """The last two tokens of each row."""
+
+    def __init__(self, policy, context):
+        self.policy, self.context = policy, context
+
+    def select(self, rows):
+        return TableState(self.policy, self.context[rows])
+
+    def step(self, tokens):
+        self.policy.rows_stepped += len(tokens)
+        self.context = torch.stack([self.context[:, 1], tokens], dim=1)
+        return self.policy.table[self.context[:, 0], self.context[:, 1]]
+
+
+class TablePolicy:
+    """What the generator asks of a policy."""
+
+    device = Device("cpu", "none", torch.float32, torch.device("cpu"), 0, 1, 0)
+    vocab_size = V
+
+    def __init__(self):
+        self.table = 2 * torch.randn(V, V, V, generator=torch.Generator().manual_seed(1))
+        self.rows_stepped, self.prefilled = 0, []
+
+    def prefill(self, tokens, lengths, capacity):
+        self.prefilled += [row[-n:].tolist() for row, n in zip(tokens, lengths.tolist())]
+        state = TableState(self, tokens[:, -2:])
+        return state, self.table[tokens[:, -2], tokens[:, -1]]
+
+
+def by_hand(policy, prompt, params, key):
+    """One row, token by token, from the definition."""
+    text, logprobs = list(prompt), []
+    for position in range(params.max_new_tokens):
+        logits = policy.table[text[-2], text[-1]] / (params.temperature or 1.0)
+        if params.legal_ids is not None:
+            illegal = torch.ones(V, dtype=torch.bool)
+            illegal[list(params.legal_ids)] = False
+            logits = logits.masked_fill(illegal, -torch.inf)
+        if params.top_k:
+            logits = logits.masked_fill(logits < logits.topk(params.top_k).values[-1], -torch.inf)
+        row = logits.log_softmax(-1)
+        noise = keyed_uniform(np.array([params.seed]), np.array([key]), np.array([position]))
+        token = int(draw(row[None], torch.from_numpy(noise), torch.tensor([params.temperature == 0])))
+        text.append(token)
+        logprobs.append(float(row[token]))
+        if token in params.stop:
+            return text[len(prompt) :], logprobs, "stop"
+    return text[len(prompt) :], logprobs, "length"
+
+
+VARIANTS = [
+    SamplingParams(max_new_tokens=12, stop=(STOP,), seed=3),
+    SamplingParams(max_new_tokens=5, temperature=0.0),
+    SamplingParams(max_new_tokens=12, temperature=1.8, legal_ids=(2, STOP, 7, 9), stop=(STOP, 9), seed=4),
+    SamplingParams(max_new_tokens=8, top_k=3, seed=3),
+    SamplingParams(max_new_tokens=1),
+]
+PROMPTS = [[5, 6], [1, 2, 3, 4, 5, 6, 7], [9, 9, 9]]
+REQUESTS = [(prompt, params) for params in VARIANTS for prompt in PROMPTS] * 4
+
+
+def generate(requests, keys, max_rows=512):
+    policy = TablePolicy()
+    completions = PolicyGenerator(policy, max_rows)([p for p, _ in requests], [s for _, s in requests], keys)
+    return policy, completions
+
+
+@pytest.mark.parametrize("max_rows", [512, 7, 1])
+def test_rows_of_any_batch_are_those_drawn_by_hand(max_rows):
+    """Different lengths, stops and filters side by side; finished rows drop out; batches of any size."""
+    keys = [1000 + 17 * i for i in range(len(REQUESTS))]
+    policy, completions = generate(REQUESTS, keys, max_rows)
+    reasons = set()
+    for (prompt, params), key, completion in zip(REQUESTS, keys, completions, strict=True):
+        tokens, logprobs, reason = by_hand(policy, prompt, params, key)
+        assert completion.token_ids.tolist() == tokens
+        assert completion.logprobs.tolist() == pytest.approx(logprobs, abs=1e-5)
+        assert completion.finish_reason == reason
+        reasons.add((reason, len(tokens) == params.max_new_tokens))
+    assert reasons >= {("stop", False), ("length", True)}
+
+
+def test_kept_sets_are_recorded_where_a_sampler_is_restricted():
+    _, completions = generate(REQUESTS, range(len(REQUESTS)))
+    for (_, params), completion in zip(REQUESTS, completions):
+        if params.legal_ids is None and not params.top_k:
+            assert completion.kept_ids is None
+            continue
+        assert len(completion.kept_ids) == len(completion.token_ids)
+        for token, ids in zip(completion.token_ids, completion.kept_ids):
+            assert token in ids
+            assert ids.tolist() == sorted(params.legal_ids) if params.legal_ids else len(ids) == params.top_k
+
+
+def test_greedy_takes_the_likeliest_token():
+    policy, [completion] = generate([([5, 6], SamplingParams(max_new_tokens=4, temperature=0.0))], [1])
+    text = [5, 6]
+    for token, logprob in zip(completion.token_ids, completion.logprobs):
+        row = policy.table[text[-2], text[-1]].log_softmax(-1)
+        assert int(token) == int(row.argmax())
+        assert logprob == pytest.approx(float(row.max()), abs=1e-6)  # at temperature 1
+        text.append(int(token))
+
+
+def test_the_same_key_is_the_same_row_and_another_is_not():
+    params = SamplingParams(max_new_tokens=10)
+    _, completions = generate([([5, 6], params)] * 3, [8, 8, 9])
+    texts = [completion.token_ids.tolist() for completion in completions]
+    assert texts[0] == texts[1] != texts[2]
+    _, [other_seed] = generate([([5, 6], SamplingParams(max_new_tokens=10, seed=1))], [8])
+    assert other_seed.token_ids.tolist() != texts[0]
+
+
+def test_a_prompt_runs_once_however_many_samples_it_has():
+    params = SamplingParams(max_new_tokens=2)
+    policy, completions = generate([([5, 6], params)] * 6 + [([1, 2, 3], params)] * 6, range(12))
+    assert policy.prefilled == [[5, 6], [1, 2, 3]]
+    assert len({tuple(completion.token_ids) for completion in completions[:6]}) > 1
+
+
+def test_finished_rows_cost_nothing():
+    """One long row among 40 that end at once: far fewer row steps than 41 a token."""
+    short, long = SamplingParams(max_new_tokens=1), SamplingParams(max_new_tokens=30)
+    policy, completions = generate([([5, 6], short)] * 40 + [([5, 6], long)], range(41))
+    assert len(completions[-1].token_ids) == 30
+    assert policy.rows_stepped < 100
+
+
+def test_tokens_are_counted():
+    policy = TablePolicy()
+    generator = PolicyGenerator(policy)
+    completions = generator([[5, 6]] * 3, [SamplingParams(max_new_tokens=4, stop=(STOP,))] * 3, [1, 2, 3])
+    assert generator.tokens_generated == sum(len(completion.token_ids) for completion in completions) > 0
+    assert generator([], [], []) == []
