@@ -106,8 +106,8 @@ def read_manifest(folder: Path) -> Manifest:
 def check_shard(prefix: Path, tokenizer_sha256: str, vocab_size: int) -> ShardEntry:
     """The manifest's entry of the shard at `prefix`, its files and tokenizer checked (sizes, not hashes).
 
-    Raises DataError for another tokenizer, a missing shard, a file that is missing or of another size, or a token id
-    outside the vocabulary.
+    Raises DataError for another tokenizer, a missing or empty shard, a file that is missing or of another size, or a
+    token id outside the vocabulary.
     """
     manifest = read_manifest(prefix.parent)
     if manifest.tokenizer_sha256 != tokenizer_sha256:
@@ -124,6 +124,8 @@ def check_shard(prefix: Path, tokenizer_sha256: str, vocab_size: int) -> ShardEn
             raise DataError(f"{path}: missing; {REMEDY}")
         if path.stat().st_size != size:
             raise DataError(f"{path}: {path.stat().st_size} bytes, the manifest says {size}: damaged; {REMEDY}")
+    if not entry.tokens:
+        raise DataError(f"{prefix}: holds no text (0 tokens); add text, then {REMEDY}")
     if entry.largest_id >= vocab_size:
         raise DataError(f"{prefix}: holds token id {entry.largest_id}, the vocabulary has {vocab_size}; {REMEDY}")
     return entry

@@ -97,6 +97,7 @@ class RunFolder:
         if resume is True and latest is None:
             raise ConfigError(f"{self.path} has no checkpoint to resume from; leave --resume out to start at step 0")
         if latest is not None:
+            self.store.load_state(latest, self.meta)  # refuses another model before config.yaml says so
             self._report_changes()
         (self.path / "config.yaml").write_text(dump_config(self.runtime.config), encoding="utf-8")
         write_json(self.path / "environment.json", _environment())

@@ -18,5 +18,5 @@ def unbroken(config) -> Path:
     """The folder of the run without a break: 14 steps on two tensor ranks, checkpoints of steps 10 and 14 kept."""
     launch = start(["-m", "rlpt", "train", config], config.with_name("unbroken.log"))
     assert launch.finish() == 0, launch.output
-    assert launch.alive() == []
+    assert launch.left_behind() == []
     return config.parent / "run"

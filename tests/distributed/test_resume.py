@@ -19,7 +19,7 @@ def kill_after(launch, run, step):
         assert launch.process.poll() is None, launch.output
         time.sleep(0.005)
     launch.kill()
-    assert launch.alive() == []
+    assert launch.left_behind() == []
 
 
 def whole_rows(run):
@@ -44,7 +44,7 @@ def broken(config, unbroken):
         }
     launch = start(arguments, config.with_name("resumed.log"))
     assert launch.finish() == 0, launch.output
-    assert launch.alive() == []
+    assert launch.left_behind() == []
     return run, seen, launch.output
 
 

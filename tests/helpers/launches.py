@@ -53,6 +53,10 @@ class Launch:
             psutil.wait_procs(alive, timeout=30)
         self.process.wait(30)
 
+    def left_behind(self) -> list[psutil.Process]:
+        """Processes that are still there some time after the end."""
+        return psutil.wait_procs(self.alive(), timeout=20)[1]
+
     def alive(self) -> list[psutil.Process]:
         """Processes that carry the launch's mark, zombies left out."""
         found = []
