@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,19 +56,6 @@ class Device:
         else:
             with _CpuInsteadOfCuda():
                 yield
-
-    def synchronize(self) -> None:
-        """Waits for queued work (a GPU's stream); for honest timing."""
-        if self.kind == "gpu":
-            torch.cuda.synchronize()
-
-    def peak_memory(self) -> int:
-        """Bytes: the allocator's peak on a GPU, the process's peak resident size on a CPU."""
-        if self.kind == "gpu":
-            return torch.cuda.max_memory_allocated()
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class _CpuInsteadOfCuda(TorchFunctionMode):
@@ -129,14 +114,6 @@ def leave() -> None:
     """Leaves the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def abort(code: int) -> None:
-    """Ends this rank at once with `code`, without waiting for peers that may be stuck in a collective."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    threading.Timer(5.0, os._exit, args=(code,)).start()  # should interpreter shutdown hang
-    raise SystemExit(code)
 
 
 def import_megatron_quietly() -> None:

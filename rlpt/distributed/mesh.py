@@ -48,6 +48,7 @@ class Mesh:
     data: Axis
     model: Axis  # tensor x pipeline: the ranks that hold one replica
     world: Axis
+    torch_device: torch.device  # where tensors that travel must be
 
     @property
     def is_first_stage(self) -> bool:
@@ -76,7 +77,7 @@ class Mesh:
 
     def agree(self, ok: bool) -> bool:
         """True when `ok` on every rank; all ranks must call it."""
-        flag = torch.tensor([1.0 if ok else 0.0], device=_world_device())
+        flag = torch.tensor([1.0 if ok else 0.0], device=self.torch_device)
         return bool(self.world.all_reduce(flag, dist.ReduceOp.MIN).item() > 0)
 
     def barrier(self) -> None:
@@ -84,19 +85,11 @@ class Mesh:
         self.agree(True)
 
 
-_WORLD_DEVICE = [torch.device("cpu")]
-
-
-def _world_device() -> torch.device:
-    return _WORLD_DEVICE[0]
-
-
 def init_mesh(config: Config, device: Device) -> Mesh:
     """Builds Megatron's process groups. Raises ConfigError when the world size does not fit the configuration."""
     from megatron.core import parallel_state
 
     data_size = check_world(config, device.world_size)
-    _WORLD_DEVICE[0] = device.torch_device
     parallel_state.destroy_model_parallel()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=config.parallel.tensor,
@@ -122,4 +115,5 @@ def init_mesh(config: Config, device: Device) -> Mesh:
             parallel_state.get_model_parallel_group(),
         ),
         world=Axis(device.rank, device.world_size, dist.distributed_c10d._get_default_group()),
+        torch_device=device.torch_device,
     )

@@ -21,7 +21,6 @@ class PolicyGenerator:
     def __init__(self, policy: Any, max_rows: int = 512) -> None:
         self.policy = policy
         self.max_rows = max_rows
-        self.tokens_generated = 0
 
     @torch.no_grad()
     def __call__(
@@ -33,7 +32,6 @@ class PolicyGenerator:
         for start in range(0, len(prompts), self.max_rows):
             part = slice(start, start + self.max_rows)
             completions += _Rows(self.policy, prompts[part], params[part], keys[part]).run()
-        self.tokens_generated += sum(len(completion.token_ids) for completion in completions)
         return completions
 
 

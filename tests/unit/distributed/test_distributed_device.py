@@ -148,7 +148,3 @@ def test_on_a_gpu_the_door_is_open():
 def test_a_gpu_that_is_not_there_is_an_error():
     with pytest.raises(ConfigError, match=r"device\.kind=gpu, but torch sees no GPU; set device\.kind=cpu"):
         setup_device(DeviceConfig(kind="gpu"))
-
-
-def test_peak_memory_is_in_bytes():
-    assert 10_000_000 < CPU.peak_memory() < 1 << 40

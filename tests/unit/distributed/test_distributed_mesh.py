@@ -15,6 +15,7 @@ def mesh(rank, tensor, data, pipeline):
         data=Axis(place[1], data, None),
         model=Axis(0, tensor * pipeline, None),
         world=Axis(rank, tensor * data * pipeline, None),
+        torch_device=torch.device("cpu"),
     )
 
 

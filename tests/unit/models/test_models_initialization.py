@@ -27,7 +27,7 @@ def config(**changes):
 
 def mesh(tensor_rank=0, tensor=1, stage=0, stages=1):
     axes = [Axis(tensor_rank, tensor, None), Axis(stage, stages, None), *[Axis(0, 1, None)] * 3]
-    return Mesh(*axes)
+    return Mesh(*axes, torch_device=torch.device("cpu"))
 
 
 def part(name, shape, dim, tensor):

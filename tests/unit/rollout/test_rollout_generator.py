@@ -142,9 +142,5 @@ def test_finished_rows_cost_nothing():
     assert policy.rows_stepped < 100
 
 
-def test_tokens_are_counted():
-    policy = TablePolicy()
-    generator = PolicyGenerator(policy)
-    completions = generator([[5, 6]] * 3, [SamplingParams(max_new_tokens=4, stop=(STOP,))] * 3, [1, 2, 3])
-    assert generator.tokens_generated == sum(len(completion.token_ids) for completion in completions) > 0
-    assert generator([], [], []) == []
+def test_no_prompts_give_no_completions():
+    assert PolicyGenerator(TablePolicy())([], [], []) == []
