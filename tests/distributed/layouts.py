@@ -289,12 +289,21 @@ def _split(batches: list[Batch]) -> list[Batch]:
     return rows
 
 
+def score(config: Config) -> list[float]:
+    """Sums of log-probs and of entropies that an evaluation sees, on every stage of a pipeline."""
+    mesh, policy = build(config)
+    scores = policy.score(random_batch("text", 5, 0.5))
+    sums = [float(scores.logprobs.sum()), float(scores.entropy.sum())]
+    assert all(other == sums for other in mesh.pipeline.gather_objects(sums)), "stages disagree"
+    return sums
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     world = setup_device(tiny_config({}).device).world_size
     seen: dict[str, Any] = {}
     for name, parallel in LAYOUTS[world].items():
-        seen[name] = {"steps": run_steps(tiny_config(parallel))}
+        seen[name] = {"steps": run_steps(tiny_config(parallel)), "score": score(tiny_config(parallel))}
         if name in ("single", "pipeline", "tensor"):
             seen[name]["untied"] = run_steps(tiny_config(parallel, tie=False))
         if "pipeline" not in parallel:

@@ -39,6 +39,13 @@ def test_twenty_steps_are_those_of_one_rank(single, double, layout):
     assert largest_difference(double[layout]["steps"], single["steps"]) < 1e-5
 
 
+@pytest.mark.parametrize("layout", TWO_RANKS)
+def test_an_evaluation_scores_text_alike(single, double, layout):
+    assert double[layout]["score"] == pytest.approx(single["score"], rel=1e-5)
+    assert single["score"][0] < -50
+    assert single["score"][1] > 50
+
+
 @pytest.mark.parametrize("layout", ["tensor", "pipeline"])
 def test_an_untied_head_too(single, double, layout):
     assert largest_difference(double[layout]["untied"], single["untied"]) < 1e-5
