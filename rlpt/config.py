@@ -228,17 +228,17 @@ class Config(Section):
                 f"parallel.tensor={tensor} does not divide batch.sequence_length={self.batch.sequence_length}, "
                 "which parallel.sequence_parallel needs"
             )
-        if self.evaluation.tasks and self.parallel.pipeline > 1:
-            raise ValueError(
-                f"evaluation.tasks are answered in place and need parallel.pipeline=1 (given: {self.parallel.pipeline})"
-                "; leave them empty here"
-            )
         for name, objective in self.objectives.items():
             if objective.source.get("name") == "episodes" and self.parallel.pipeline > 1:
                 raise ValueError(
                     f"objectives.{name}: episodes are played in place and need parallel.pipeline=1 "
                     f"(given: {self.parallel.pipeline}); use parallel.tensor instead"
                 )
+        if self.evaluation.tasks and self.parallel.pipeline > 1:
+            raise ValueError(
+                f"evaluation.tasks are answered in place and need parallel.pipeline=1 (given: {self.parallel.pipeline})"
+                "; leave them empty here"
+            )
         return self
 
     @property
