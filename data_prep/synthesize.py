@@ -13,7 +13,6 @@ from data_prep.progress import Progress
 from rlpt.data.manifest import atomic_writer
 from rlpt.errors import ConfigError
 from rlpt.tasks.base import Task, create_task, keyed_hash, train_seed
-from rlpt.template import solution_text
 
 
 def create_tasks(config: PrepConfig) -> list[Task]:
@@ -44,7 +43,7 @@ def synthesize(config: PrepConfig, out: Path) -> dict[str, Any]:
                 problem = task.sample(seed, level)
                 is_worked = keyed_hash("trace", seed) < config.synthesize.trace_share * 2**64
                 trace = task.solution(problem) if is_worked else ""
-                document = Document(solution_text(problem, trace), f"task {task.name}, level {level}, seed {seed}")
+                document = Document(task.document(problem, trace), f"task {task.name}, level {level}, seed {seed}")
                 write_document(file, document, task=task.name, level=level, seed=seed)
                 progress.update()
             figures[task.name] = figures.get(task.name, 0) + entry.documents

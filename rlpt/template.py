@@ -3,8 +3,10 @@
     <|prompt|>sort 31425<|answer|>12345<|end|>
     <|prompt|>7+8+9<|think|>7+8=15 15+9=24<|answer|>24<|end|>
 
-A thought and an answer are encoded one token a character, so that a legal-token mask over a small alphabet is
-exact; everything else is encoded by the tokenizer as it likes.
+    <|prompt|>mastermind<|result|>abc 2<|turn|>ab<|end|><|result|>10<|turn|>ba<|end|>
+
+A thought, an answer, a turn and what an environment shows are encoded one token a character, so that a legal-token mask
+over a small alphabet is exact; everything else is encoded by the tokenizer as it likes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from rlpt.types import Problem, Tokenizer
 PROMPT, THINK, ANSWER, END = "<|prompt|>", "<|think|>", "<|answer|>", "<|end|>"
 TOOL, RESULT, TURN = "<|tool|>", "<|result|>", "<|turn|>"
 SPECIAL_TOKENS = (PROMPT, THINK, ANSWER, END, TOOL, RESULT, TURN)
-CHARACTERWISE = frozenset({THINK, ANSWER})
+CHARACTERWISE = frozenset({THINK, ANSWER, RESULT, TURN})
 _MARKS = re.compile("(" + "|".join(re.escape(mark) for mark in SPECIAL_TOKENS) + ")")
 
 

@@ -1,7 +1,17 @@
-"""What is reasoned about: pure-Python task families with oracle, graded verifier and levels. One line registers one."""
+"""What is reasoned about: families with oracle, graded verifier and levels, without torch.
 
-from rlpt.tasks import addition as addition
-from rlpt.tasks import countdown as countdown
-from rlpt.tasks import graph_path as graph_path
-from rlpt.tasks import reverse as reverse
-from rlpt.tasks import sort as sort
+Each folder is a field, each file in it a family; a line in the folder's `__init__` registers one.
+"""
+
+from rlpt.tasks import algebra as algebra
+from rlpt.tasks import arithmetic as arithmetic
+from rlpt.tasks import environments as environments
+from rlpt.tasks import esolangs as esolangs
+from rlpt.tasks import games as games
+from rlpt.tasks import graphs as graphs
+from rlpt.tasks import lists as lists
+from rlpt.tasks import logic as logic
+from rlpt.tasks import planning as planning
+from rlpt.tasks import reasoning_gym as reasoning_gym
+from rlpt.tasks import sequences as sequences
+from rlpt.tasks import tracking as tracking

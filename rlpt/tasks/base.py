@@ -3,7 +3,9 @@
 A family fills in `generate` (a problem from a keyed generator), `grade` (credit for a well-formed answer),
 `solution` (a worked trace) and `answer_limit`; `sample` and `verify` around them are the same for all. A policy at
 random weights must be able to start: with every legal character and the end mark equally likely, level 0 is solved
-5 to 30 % of the time, and a wrong answer earns credit for what is right in it.
+5 to 30 % of the time, and a wrong answer earns credit for what is right in it. Games (`games/base.py`) and
+environments (`environments/base.py`) are tasks too: a game's problem is a position, an environment's answer the turns
+that were taken.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from typing import Any, ClassVar
 
 from rlpt import registry
 from rlpt.errors import ConfigError
+from rlpt.template import solution_text
 from rlpt.types import Problem
 
 DIGITS = "0123456789"
 HELD_OUT_ONE_IN = 8  # of a task's prompts, those that only evaluation asks
 SPLIT_ATTEMPTS = 64  # draws to find a prompt on the seed's side; a level with few prompts may have none there
 WRONG_CREDIT = 0.9  # the most that a wrong answer may earn
+RELIABILITY = 0.99  # of the reference solver, a unit of effort
 _EVALUATION_BIT = 1 << 62
 
 
@@ -63,11 +67,31 @@ def position_credit(answer: str, expected: str) -> float:
     return right / max(len(answer), len(expected), 1)
 
 
+def capped(credit: float) -> float:
+    """1 for exactly 1; else at most `WRONG_CREDIT`, so that no rounding makes a wrong answer a right one."""
+    return 1.0 if credit == 1.0 else WRONG_CREDIT * credit
+
+
+def random_text(characters: str, limit: int, rng: random.Random) -> str:
+    """What a policy writes whose legal characters and end mark are equally likely: one character above `limit` where
+    the end mark does not come in time."""
+    text = ""
+    while len(text) <= limit:
+        at = rng.randrange(len(characters) + 1)
+        if at == len(characters):
+            return text
+        text += characters[at]
+    return text
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """A family of problems with an oracle. Subclasses are frozen dataclasses whose fields are their YAML options."""
 
     name: ClassVar[str]
+    kind: ClassVar[str] = "task"  # task | game | environment
+    source: ClassVar[str] = "native"  # native | open_spiel | reasoning_gym: whose problems they are
+    unique_answer: ClassVar[bool] = True  # whether each problem has one right answer
     max_level: ClassVar[int] = 9
     alphabet: ClassVar[str] = DIGITS  # every character that an answer may hold
     thought_alphabet: ClassVar[str] = DIGITS + " "  # every character that a worked trace may hold
@@ -87,14 +111,26 @@ class Task(ABC):
         that is empty, longer than the level's limit or written with other characters. Nothing is evaluated."""
         if not answer or len(answer) > self.answer_limit(problem.level) or not set(answer) <= set(self.alphabet):
             return 0.0
-        credit = self.grade(problem, answer)
-        return 1.0 if credit == 1.0 else WRONG_CREDIT * credit
+        return capped(self.grade(problem, answer))
 
     def verify_steps(self, problem: Problem, trace: str) -> list[float]:
         """1 or 0 for each space-separated step of a trace. As it stands for tasks with one right trace: a step is right
         where the oracle has the same one."""
         steps, expected = trace.split(), self.solution(problem).split()
         return [float(i < len(expected) and step == expected[i]) for i, step in enumerate(steps)]
+
+    def document(self, problem: Problem, trace: str = "") -> str:
+        """The marked text of a corpus that shows the oracle's answer, after `trace` unless that is empty."""
+        return solution_text(problem, trace)
+
+    def random_answer(self, problem: Problem, rng: random.Random) -> str:
+        """The answer of a policy whose legal characters and end mark are equally likely at every token."""
+        return random_text(self.legal_characters(problem.level), self.answer_limit(problem.level), rng)
+
+    def effort(self, problem: Problem) -> int:
+        """Units of work of the reference solver, which slips at each of them with probability 1 - `RELIABILITY`: the
+        characters of prompt, worked trace and answer."""
+        return len(problem.prompt) + len(self.solution(problem)) + len(problem.answer)
 
     def legal_characters(self, level: int) -> str:
         """Characters that answers of `level` may hold, known without the answer (the legal-token mask)."""

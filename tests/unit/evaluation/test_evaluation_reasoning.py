@@ -9,8 +9,8 @@ from rlpt.config import EvaluationConfig
 from rlpt.errors import ConfigError
 from rlpt.evaluation.reasoning import evaluate_tasks, evaluation_key, task_labels
 from rlpt.tasks.base import evaluation_seed
-from rlpt.tasks.reverse import Reverse
-from rlpt.tasks.sort import Sort
+from rlpt.tasks.lists.reverse import Reverse
+from rlpt.tasks.lists.sort import Sort
 from rlpt.types import Episode
 
 SORT = Sort()

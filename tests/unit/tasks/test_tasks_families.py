@@ -6,9 +6,9 @@ import random
 import pytest
 
 import rlpt.tasks  # noqa: F401  (registers)
+from rlpt.tasks.arithmetic.countdown import join, parse_expression
 from rlpt.tasks.base import create_task, keyed_hash, position_credit
-from rlpt.tasks.countdown import join, parse_expression
-from rlpt.tasks.graph_path import distances_to, shortest_path, valid_prefix
+from rlpt.tasks.graphs.path import distances_to, shortest_path, valid_prefix
 from rlpt.types import Problem
 
 

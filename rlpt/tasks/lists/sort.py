@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlpt.registry import register
-from rlpt.tasks.digit_string import DigitStringTask
+from rlpt.tasks.lists.digit_string import DigitStringTask
 from rlpt.types import Problem
 
 

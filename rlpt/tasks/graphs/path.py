@@ -69,6 +69,7 @@ class GraphPath(Task):
     """
 
     name: ClassVar[str] = "graph_path"
+    unique_answer: ClassVar[bool] = False
 
     def legal_characters(self, level: int) -> str:
         """The level's nodes."""

@@ -96,6 +96,7 @@ class Countdown(Task):
     """
 
     name: ClassVar[str] = "countdown"
+    unique_answer: ClassVar[bool] = False
     alphabet: ClassVar[str] = DIGITS + "+-*()"
     thought_alphabet: ClassVar[str] = DIGITS + "+-*= "
 

@@ -1,0 +1,1 @@
+"""Brainf**k and Befunge-93: interpreters that touch nothing, and tasks about programs."""

@@ -1,0 +1,3 @@
+"""Small graphs, written as edges."""
+
+from rlpt.tasks.graphs import path as path

@@ -1,0 +1,1 @@
+"""Truth values: formulas, satisfiability, implication, liars."""

@@ -1,0 +1,1 @@
+"""Plans of moves: towers, grids, tiles."""

@@ -1,0 +1,1 @@
+"""Rewriting, cellular automata and the next term."""

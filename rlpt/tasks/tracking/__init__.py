@@ -1,0 +1,1 @@
+"""State that changes step by step: permutations, automata, brackets, stacks."""
