@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rlpt.registry import register
+from rlpt.tasks.arithmetic.numeral import aligned_credit, random_number
 from rlpt.tasks.base import DIGITS, Task, position_credit
 from rlpt.types import Problem
 
@@ -44,9 +45,7 @@ class Addition(Task):
             first = rng.randrange(SMALL_SUM + 1)
             second = rng.randrange(SMALL_SUM + 1 - first)
         else:
-            first, second = (
-                rng.randrange(10 ** (count - 1) if count > 1 else 0, 10**count) for count in DIGIT_COUNTS[level]
-            )
+            first, second = (random_number(rng, count) for count in DIGIT_COUNTS[level])
         answer = str(first + second)
         prompt = f"add {first}+{second}"
         return prompt, answer[::-1] if self.reversed_answer else answer, {"first": first, "second": second}
@@ -65,4 +64,4 @@ class Addition(Task):
         """Share of digits right, aligned at the least significant one."""
         if self.reversed_answer:
             return position_credit(answer, problem.answer)
-        return position_credit(answer[::-1], problem.answer[::-1])
+        return aligned_credit(answer, problem.answer)

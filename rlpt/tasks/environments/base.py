@@ -20,6 +20,7 @@ from rlpt.tasks.base import Task, random_text
 from rlpt.template import END, PROMPT, RESULT, TURN
 from rlpt.types import Problem
 
+TAG_SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789"
 INVALID = "?"  # what is seen after a turn that is empty, too long or written with other characters
 
 
@@ -59,13 +60,23 @@ class Environment(Task):
     def oracle(self, observation: Observation) -> str:
         """The next turn of a perfect player, which may look at the state."""
 
+    def is_well_formed(self, observation: Observation, text: str) -> bool:
+        """Whether `text` is a turn that `observation` allows."""
+        return 0 < len(text) <= observation.limit and set(text) <= set(observation.legal)
+
+    def is_right(self, observation: Observation, text: str) -> bool:
+        """Whether `text` is a perfect player's next turn; to be overridden where others than the oracle's are, too."""
+        return text == self.oracle(observation)
+
     def act(self, observation: Observation, text: str) -> Observation:
         """After any turn at all: one that is not well formed is used up and changes nothing else."""
         assert not observation.done, "the episode is over"
-        well_formed = 0 < len(text) <= observation.limit and set(text) <= set(observation.legal)
+        well_formed = self.is_well_formed(observation, text)
         after = self.turn(observation, text) if well_formed else replace(observation, text=INVALID)
         turns_left = observation.turns_left - 1
-        return replace(after, turns_left=turns_left, done=after.done or turns_left <= 0)
+        done = after.done or turns_left <= 0
+        # Not by `replace`, which takes twice as long: long episodes are mostly this.
+        return Observation(after.text, after.state, turns_left, after.legal, after.limit, done, after.score)
 
     def play(self, problem: Problem) -> list[tuple[str, Observation]]:
         """(turn, what is seen after it) of the oracle's episode."""
@@ -97,11 +108,10 @@ class Environment(Task):
         return problem.answer
 
     def verify_steps(self, problem: Problem, trace: str) -> list[float]:
-        """A turn is right where the oracle would have taken it."""
+        """A turn is right where a perfect player could have taken it."""
         observation, scores = self.begin(problem), []
         for text in trace.split():
-            is_right = not observation.done and text == self.oracle(observation)
-            scores.append(float(is_right))
+            scores.append(float(not observation.done and self.is_right(observation, text)))
             if not observation.done:
                 observation = self.act(observation, text)
         return scores
@@ -120,11 +130,27 @@ class Environment(Task):
         return opening_text(self, self.begin(problem)) + "".join(turn_text(*step) for step in taken)
 
 
+def joined_length(turns: int, limit: int) -> int:
+    """The longest text of `turns` turns, each at most one character too long, and of the spaces between them."""
+    return turns * (limit + 2) - 1
+
+
+def episode_tag(rng: random.Random) -> str:
+    """Two symbols that tell apart problems of which nothing else may be seen at first. They are drawn alone, so that
+    nothing can be learnt from them."""
+    return "".join(rng.choice(TAG_SYMBOLS) for _ in range(2))
+
+
 def opening_text(environment: Environment, first: Observation) -> str:
     """The marked text before the first turn."""
-    return f"{PROMPT}{environment.name}{RESULT}{first.text}{TURN}"
+    return PROMPT + environment.name + shown_text(first)
+
+
+def shown_text(observation: Observation) -> str:
+    """The marked text of what is seen, up to where the next turn begins."""
+    return f"{RESULT}{observation.text}{TURN}"
 
 
 def turn_text(text: str, after: Observation) -> str:
     """The marked text of a turn and of what is seen after it."""
-    return f"{text}{END}" + ("" if after.done else f"{RESULT}{after.text}{TURN}")
+    return text + END + ("" if after.done else shown_text(after))

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlpt.registry import register
-from rlpt.tasks.lists.digit_string import DigitStringTask
+from rlpt.tasks.lists.digit_string import DigitStringTransform
 from rlpt.types import Problem
 
 
 @register("task", "reverse")
 @dataclass(frozen=True)
-class Reverse(DigitStringTask):
+class Reverse(DigitStringTransform):
     """The last digit first; levels and credit of `DigitStringTask`."""
 
     name: ClassVar[str] = "reverse"

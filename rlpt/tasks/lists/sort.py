@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlpt.registry import register
-from rlpt.tasks.lists.digit_string import DigitStringTask
+from rlpt.tasks.lists.digit_string import DigitStringTransform
 from rlpt.types import Problem
 
 
 @register("task", "sort")
 @dataclass(frozen=True)
-class Sort(DigitStringTask):
+class Sort(DigitStringTransform):
     """The least digit first; levels and credit of `DigitStringTask`."""
 
     name: ClassVar[str] = "sort"
