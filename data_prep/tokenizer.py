@@ -1,7 +1,8 @@
 """Stage tokenizer: SentencePiece BPE on a keyed sample of the training text and of the solutions' prompts.
 
-Every printable ASCII character and the newline has a token of its own (an answer is a row of single characters), and
-digits are never merged. Rare characters are cut out of the sample and become bytes.
+Every printable ASCII character, the newline and every character of a task's answers and traces has a token of its own
+(an answer is a row of single characters), and digits are never merged. Rare characters are cut out of the sample and
+become bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from data_prep.config import SOLUTIONS, PrepConfig, TokenizerConfig
 from data_prep.documents import read_documents
 from data_prep.ingest import documents_path, split_path
 from data_prep.progress import Progress
+from data_prep.synthesize import create_tasks
 from rlpt.data.manifest import atomic_writer, write_json
 from rlpt.data.tokenizer import META_FILE, MODEL_FILE, SPACE_PIECE, SentencePieceTokenizer
 from rlpt.errors import DataError
@@ -35,10 +37,11 @@ def train_tokenizer(config: PrepConfig, out: Path) -> dict[str, Any]:
         sentences = _sample(config, out)
         progress.update(len(sentences))
     with Progress("tokenizer", "training", None, "tokens") as progress:
-        model = train_model(sentences, config.tokenizer)
+        characters = _task_characters(config)
+        model = train_model(sentences, config.tokenizer, characters)
         progress.update(config.tokenizer.vocab_size)
     tokenizer = SentencePieceTokenizer(model)
-    check_tokenizer(tokenizer)
+    check_tokenizer(tokenizer, characters)
     folder = out / "tokenizer"
     (folder / META_FILE).unlink(missing_ok=True)  # a folder without it is no tokenizer: written last
     with atomic_writer(folder / MODEL_FILE) as file:
@@ -52,15 +55,17 @@ def train_tokenizer(config: PrepConfig, out: Path) -> dict[str, Any]:
     return figures
 
 
-def train_model(sentences: list[str], options: TokenizerConfig) -> bytes:
-    """A serialised BPE model with exactly `vocab_size` tokens, the same bytes for the same sentences."""
+def train_model(sentences: list[str], options: TokenizerConfig, extra_characters: str = "") -> bytes:
+    """A serialised BPE model with exactly `vocab_size` tokens, the same bytes for the same sentences. Printable ASCII
+    and `extra_characters` have tokens of their own."""
     import sentencepiece
 
     model = io.BytesIO()
-    characters = [*PRINTABLE, "\n "]  # SentencePiece strips newlines at the end of a sentence
+    own = "".join(dict.fromkeys(PRINTABLE + extra_characters))
+    characters = [*own, "\n "]  # SentencePiece strips newlines at the end of a sentence
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([*_without_rare(sentences, options.character_coverage), *characters]),
+            sentence_iterator=iter([*_without_rare(sentences, options.character_coverage, own), *characters]),
             model_writer=model,
             model_type="bpe",
             vocab_size=options.vocab_size,
@@ -85,15 +90,22 @@ def train_model(sentences: list[str], options: TokenizerConfig) -> bytes:
     return model.getvalue()
 
 
-def check_tokenizer(tokenizer: SentencePieceTokenizer) -> None:
-    """Raises DataError unless printable ASCII and newline have single tokens, and texts come back as they went in."""
-    lacking = [c for c in PRINTABLE + "\n" if len(tokenizer.encode_characters(c)) != 1]
+def check_tokenizer(tokenizer: SentencePieceTokenizer, extra_characters: str = "") -> None:
+    """Raises DataError unless printable ASCII, newline and `extra_characters` have single tokens, and texts come back
+    as they went in."""
+    lacking = [c for c in PRINTABLE + "\n" + extra_characters if len(tokenizer.encode_characters(c)) != 1]
     changed = [text for text in (*_PROBES, PRINTABLE) if tokenizer.decode(tokenizer.encode(text)) != text]
     if lacking or changed:
         raise DataError(
             f"tokenizer: no token for {lacking}, text not kept for {changed}; raise tokenizer.vocab_size or change "
             "the sample"
         )
+
+
+def _task_characters(config: PrepConfig) -> str:
+    """What answers and traces of the synthesised tasks may hold, each character once."""
+    tasks = create_tasks(config)
+    return "".join(sorted({c for task in tasks for c in task.alphabet + task.thought_alphabet if c.isprintable()}))
 
 
 def _sample(config: PrepConfig, out: Path) -> list[str]:
@@ -135,13 +147,13 @@ def _lines(texts: list[str], budget: int) -> Iterator[str]:
                 yield sentence
 
 
-def _without_rare(sentences: list[str], coverage: float) -> Iterator[str]:
-    """The sentences cut at characters outside ASCII beyond the most frequent ones that make up `coverage` of all."""
+def _without_rare(sentences: list[str], coverage: float, own: str) -> Iterator[str]:
+    """The sentences cut at characters outside `own` beyond the most frequent ones that make up `coverage` of all."""
     counts: Counter[str] = Counter()
     for sentence in sentences:
         counts.update(sentence)
     wanted, covered = coverage * counts.total(), 0
-    kept = set(PRINTABLE)
+    kept = set(own)
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if covered >= wanted:
             break

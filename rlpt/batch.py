@@ -64,6 +64,7 @@ class SourceContext:
     gather: Callable[[Any], list[Any]]  # all_gather_object over data-parallel ranks, in rank order
     algorithm: Any = None  # the objective's algorithm (its `advantages`)
     generator: Any = None  # types.Generator on the training weights
+    steps: int = 0  # optimizer steps of the whole run that this source takes part in
     reference: Any = None  # Batch -> [B, T] log-probs of the reference snapshot, or None
 
 

@@ -128,6 +128,9 @@ class ScheduleConfig(Section):
     """How long, and how the learning rate moves."""
 
     steps: int = Field(1000, ge=1, description="optimizer steps")
+    max_seconds: float = Field(
+        0, ge=0, description="wall-clock seconds, evaluations included, after which the run ends as it stands; 0: none"
+    )
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
     decay: Literal["cosine", "wsd", "constant"] = Field("cosine", description="wsd: warm-up, stable, decay")
     wsd_decay_fraction: float = Field(0.2, gt=0, le=1, description="last part of the run that decays (wsd)")
@@ -148,6 +151,7 @@ class EvaluatedTask(Section):
 
     task: Spec = Field(description="{name: sort, **options}")
     level: int = Field(ge=0)
+    label: str = Field("", pattern=r"^[A-Za-z0-9_@-]*$", description="what its figures are called; default: the task")
 
 
 class EvaluationConfig(Section):

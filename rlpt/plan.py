@@ -80,12 +80,15 @@ def check_components(config: Config) -> None:
         registry.create("algorithm", objective.algorithm, f"{where}.algorithm")
         options = registry.create("source", objective.source, f"{where}.source")
         if isinstance(options, EpisodeOptions):
-            registry.create("selfplay", options.selfplay, f"{where}.source.selfplay")
+            form = registry.create("selfplay", options.selfplay, f"{where}.source.selfplay")
             Rubric.from_config(options.rubric, f"{where}.source.rubric")
             for index, share in enumerate(options.tasks):
-                registry.create("task", share.task, f"{where}.source.tasks.{index}.task")
+                key = f"{where}.source.tasks.{index}.task"
+                form.check(registry.create("task", share.task, key), key)
+    form = registry.create("selfplay", config.evaluation.selfplay, "evaluation.selfplay")
     for index, evaluated in enumerate(config.evaluation.tasks):
-        registry.create("task", evaluated.task, f"evaluation.tasks.{index}.task")
+        key = f"evaluation.tasks.{index}.task"
+        form.check(registry.create("task", evaluated.task, key), key)
 
 
 def missing_data(config: Config) -> list[Path]:

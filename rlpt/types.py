@@ -59,6 +59,9 @@ class Trajectory:
     logprobs: np.ndarray  # [L] float32, the sampler's; 0 off the action mask
     temperature: float = 1.0
     kept_ids: tuple[np.ndarray | None, ...] | None = None  # L entries; None: the whole vocabulary was open
+    windows: tuple[tuple[int, int], ...] | None = None  # (start, stop): the actions up to `stop` (and after the window
+    # before) were chosen from tokens [start, ...); None: from all that stood before them
+    well_formed: float = 1.0  # share of its turns that had the shape asked for
     truncated: bool = False
     policy_step: int = 0
     reward: float = 0.0

@@ -15,8 +15,7 @@ from rlpt.config import EvaluationConfig
 from rlpt.errors import ConfigError
 from rlpt.evaluation.statistics import clustered_wilson_interval, pass_at_k
 from rlpt.rewards.base import Rubric
-from rlpt.selfplay.base import SelfPlay
-from rlpt.selfplay.solve import ROLE
+from rlpt.selfplay.base import ROLE, SelfPlay
 from rlpt.tasks.base import Task, evaluation_seed, keyed_hash
 from rlpt.types import Episode, Generator, Problem, Tokenizer
 
@@ -51,15 +50,18 @@ def evaluate_tasks(
     data_rank: int = 0,
     data_size: int = 1,
     gather: Gather = lambda value: [value],
+    names: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Plays `options.problems` held-out problems of each (task, level); the same result on every rank.
 
     Per task: {"level", "pass@K" for each K, "interval" (95 % of pass@1, problems as clusters), "mean_score" (graded),
-    "problems", "samples"}. The key is the task's name, with "@LEVEL" where one task is evaluated at several levels.
+    "problems", "samples"}. The key is the task's name, or what `names` calls it, with "@LEVEL" where one name is
+    evaluated at several levels.
     Raises ConfigError when a task stands twice at one level, ValueError when `play` returns another number of
     episodes than `options.samples` a problem.
     """
-    labels = task_labels([(task.name, level) for task, level in tasks])
+    names = names or [task.name for task, _ in tasks]
+    labels = task_labels([(name, level) for name, (_, level) in zip(names, tasks, strict=True)])
     mine = [
         attempted
         for label, (task, level) in zip(labels, tasks, strict=True)

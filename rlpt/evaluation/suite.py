@@ -47,7 +47,10 @@ class EvaluationSuite:
             (registry.create("task", item.task, f"evaluation.tasks.{index}.task"), item.level)
             for index, item in enumerate(options.tasks)
         ]
+        self.names = [item.label or task.name for item, (task, _) in zip(options.tasks, self.tasks)]
         form = registry.create("selfplay", options.selfplay, "evaluation.selfplay")
+        for index, (task, _) in enumerate(self.tasks):
+            form.check(task, f"evaluation.tasks.{index}.task")
         form = replace(form, group_size=options.samples, temperature=options.temperature)
         self.play = play_with(form, generator, tokenizer, Rubric.from_config())
 
@@ -57,7 +60,9 @@ class EvaluationSuite:
         if self.text:
             bits = text_bits_per_byte(self.policy.score, self.text, self.tokenizer.byte_lengths, self._reduce)
         data = self.mesh.data
-        tasks = evaluate_tasks(self.tasks, self.play, self.options, data.rank, data.size, data.gather_objects)
+        tasks = evaluate_tasks(
+            self.tasks, self.play, self.options, data.rank, data.size, data.gather_objects, self.names
+        )
         return new_evaluation(step, text_tokens, tasks, bits, self.unigram)
 
     def _reduce(self, values: np.ndarray) -> np.ndarray:

@@ -1,19 +1,18 @@
-"""Whether the completion has the template's shape."""
+"""Whether what the policy wrote has the shape that was asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from rlpt.registry import register
-from rlpt.template import ANSWER, parse_answer
 from rlpt.types import Episode, Problem, Trajectory
 
 
 @register("reward", "format")
 @dataclass(frozen=True)
 class Format:
-    """1 where the episode's text holds an answer mark, a non-empty answer and the end mark within the limit, else 0."""
+    """The share of the role's turns that were well formed (an answer: 1 or 0); 0 where the episode was cut short."""
 
     def __call__(self, problem: Problem, trajectory: Trajectory, episode: Episode) -> float:
-        """`episode.text` starts with the mark that the prompt ended with."""
-        return float(not trajectory.truncated and ANSWER in episode.text and bool(parse_answer(episode.text)))
+        """What is well formed, the form of self-play says."""
+        return 0.0 if trajectory.truncated else trajectory.well_formed

@@ -1,8 +1,13 @@
-"""Trajectories -> packed rows: several trajectories a row, each its own attention segment."""
+"""Trajectories -> packed rows: several of their views a row, each its own attention segment.
+
+A view is a stretch of a trajectory as the policy saw it: the whole of it, or, for one that was played through a window,
+one view for each place where the window began.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +15,23 @@ import torch
 from rlpt.batch import Batch
 from rlpt.errors import ConfigError
 from rlpt.types import Trajectory
+
+
+@dataclass(frozen=True)
+class View:
+    """Tokens [start, stop) of a trajectory; those before `fresh` are context here, whatever the policy chose there."""
+
+    trajectory: Trajectory
+    start: int
+    fresh: int
+    stop: int
+
+
+def views(trajectory: Trajectory) -> list[View]:
+    """What the policy saw when it chose: together the views hold each action once as fresh."""
+    windows = trajectory.windows or ((0, len(trajectory.token_ids)),)
+    fresh = [0, *(stop for _, stop in windows)]
+    return [View(trajectory, start, begin, stop) for begin, (start, stop) in zip(fresh, windows)]
 
 
 def pack(
@@ -22,18 +44,17 @@ def pack(
 ) -> list[Batch]:
     """Exactly `num_microbatches` batches of rows of `sequence_length` positions that together hold every trajectory.
 
-    A trajectory of L tokens takes L - 1 positions (its last token is only a label). Rows are filled longest first
-    into the first row with room. Every microbatch has the same number of rows; rows left over are masked.
+    A view of L tokens takes L - 1 positions (its last token is only a label). Rows are filled longest first into the
+    first row with room. Every microbatch has the same number of rows; rows left over are masked.
     """
-    rows = _first_fit([len(item.token_ids) - 1 for item in trajectories], sequence_length)
+    items = [view for trajectory in trajectories for view in views(trajectory)]
+    rows = _first_fit([view.stop - view.start - 1 for view in items], sequence_length)
     rows_each = max(1, -(-len(rows) // num_microbatches))
     temperature = _one_temperature(trajectories)
     batches = []
     for index in range(num_microbatches):
         part = rows[index * rows_each : (index + 1) * rows_each]
-        batches.append(
-            _fill(part, rows_each, trajectories, objective, sequence_length, vocab_size, pad_id, temperature)
-        )
+        batches.append(_fill(part, rows_each, items, objective, sequence_length, vocab_size, pad_id, temperature))
     return batches
 
 
@@ -44,7 +65,7 @@ def _first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
         if sizes[item] > capacity:
             raise ConfigError(
                 f"an episode of {sizes[item] + 1} tokens does not fit batch.sequence_length={capacity}; "
-                "raise it or lower the task's level"
+                "raise it, lower the task's level, or play through a shorter window"
             )
         row = next((r for r, left in enumerate(room) if left >= sizes[item]), -1)
         if row < 0:
@@ -64,7 +85,7 @@ def _one_temperature(trajectories: Sequence[Trajectory]) -> float:
 def _fill(
     rows: Sequence[Sequence[int]],
     num_rows: int,
-    trajectories: Sequence[Trajectory],
+    views: Sequence[View],
     objective: str,
     length: int,
     vocab_size: int,
@@ -80,17 +101,20 @@ def _fill(
     for row, items in enumerate(rows):
         start = 0
         for segment, item in enumerate(items):
-            trajectory = trajectories[item]
-            here = slice(start, start + len(trajectory.token_ids) - 1)
-            tokens[row, here] = trajectory.token_ids[:-1]
-            labels[row, here] = trajectory.token_ids[1:]
+            view = views[item]
+            trajectory = view.trajectory
+            here = slice(start, start + view.stop - view.start - 1)
+            labelled = slice(view.start + 1, view.stop)
+            actions = trajectory.action_mask[labelled] & (np.arange(labelled.start, labelled.stop) >= view.fresh)
+            tokens[row, here] = trajectory.token_ids[view.start : view.stop - 1]
+            labels[row, here] = trajectory.token_ids[labelled]
             positions[row, here] = np.arange(here.stop - start)
             segments[row, here] = segment
-            mask[row, here] = trajectory.action_mask[1:]
-            behavior[row, here] = trajectory.logprobs[1:]
-            advantages[row, here] = trajectory.advantage * trajectory.action_mask[1:]
+            mask[row, here] = actions
+            behavior[row, here] = trajectory.logprobs[labelled] * actions
+            advantages[row, here] = trajectory.advantage * actions
             if trajectory.kept_ids is not None:
-                legal_index[row, here] = [legal.index(ids) for ids in trajectory.kept_ids[1:]]
+                legal_index[row, here] = [legal.index(ids) for ids in trajectory.kept_ids[labelled]]
             start = here.stop
     return Batch(
         objective=objective,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.rewards.base import DEFAULT_RUBRIC, Rubric
 from rlpt.rollout.packing import pack
-from rlpt.selfplay.curriculum import Curriculum, CurriculumOptions
-from rlpt.tasks.base import Task, keyed_hash
-from rlpt.types import Episode, Trajectory
+from rlpt.selfplay.base import SelfPlay
+from rlpt.selfplay.curriculum import Curriculum, CurriculumOptions, Weighting
+from rlpt.selfplay.first_hit import first_hit
+from rlpt.tasks.base import Task, keyed_hash, train_seed
+from rlpt.types import Episode, Problem, Trajectory
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class EpisodeOptions:
     groups: int = 16
     selfplay: dict[str, Any] = field(default_factory=lambda: {"name": "solve"})
     rubric: list[dict[str, Any]] = field(default_factory=lambda: [dict(part) for part in DEFAULT_RUBRIC])
+    weighting: Weighting = field(default_factory=Weighting)
+    unreachable: Literal["lower", "refuse", "ignore"] = "lower"  # a start level that chance alone would not solve in
+    # the episodes of the whole run: start lower, refuse to start, or trust graded credit to lead there
 
     def open(self, context: SourceContext) -> EpisodeSource:
         """The running source. Raises ConfigError for what does not fit together."""
@@ -55,12 +61,13 @@ class EpisodeSource:
         self.options, self.context = options, context
         self.selfplay = registry.create("selfplay", options.selfplay, f"{where}.selfplay")
         self.rubric = Rubric.from_config(options.rubric, f"{where}.rubric")
-        self.tasks = _create_tasks(options.tasks, where)
+        self.tasks = _create_tasks(options.tasks, self.selfplay, where)
         by_name = dict(zip(self.tasks, options.tasks))
         self.curriculum = Curriculum(
             {name: share.weight for name, share in by_name.items()},
             {name: share.curriculum for name, share in by_name.items()},
             keyed_hash(context.objective, context.seed),
+            options.weighting,
         )
         self.problems_drawn = 0
         self.last_episodes: list[Episode] = []
@@ -80,15 +87,8 @@ class EpisodeSource:
         for index in mine:
             task, level, seed = self.curriculum.draw(index)
             problems.append(self.tasks[task].sample(seed, level))
-        episodes = self.selfplay.play(
-            problems,
-            self.tasks,
-            context.generator,
-            context.tokenizer,
-            self.rubric,
-            keys=[keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in mine],
-            policy_step=step,
-        )
+        keys = [keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in mine]
+        episodes = self._play(problems, keys, step)
         self.last_episodes = episodes
         trajectories = [trajectory for episode in episodes for trajectory in episode.trajectories]
         self._compare(episodes, trajectories)
@@ -103,6 +103,45 @@ class EpisodeSource:
         if context.algorithm.needs_reference:
             batches = [replace(batch, ref_logprobs=context.reference(batch)) for batch in batches]
         return batches
+
+    def prepare(self) -> list[str]:
+        """Before the first step of a run: a line a task that says when chance alone would first solve it, and a lower
+        start level where that is out of reach. Raises ConfigError where it is refused. All ranks must call it."""
+        speed, lines = self._episodes_per_second(), []
+        shares = self.curriculum.shares()
+        for index, (name, task) in enumerate(self.tasks.items()):
+            budget = shares[name] * self.context.steps * self.options.groups * self.selfplay.group_size
+            level, floor = self.curriculum.level(name), self.options.tasks[index].curriculum.floor_level
+            hit = first_hit(task, level, self.selfplay, self.context.tokenizer)
+            lines.append(hit.describe(budget, speed))
+            while hit.episodes > budget and self.options.unreachable == "lower" and level > floor:
+                level -= 1
+                hit = first_hit(task, level, self.selfplay, self.context.tokenizer)
+            if hit.episodes > budget and self.options.unreachable != "ignore":
+                where = f"objectives.{self.context.objective}.source"
+                raise ConfigError(
+                    f"{where}.tasks.{index}: {hit.describe(budget, speed)}. Start at a lower level, play more "
+                    f"episodes, or set {where}.unreachable=ignore where graded credit leads there"
+                )
+            if level < self.curriculum.level(name):
+                self.curriculum.start_at(name, level)
+                lines.append(f"{name} starts at level {level}: {hit.describe(budget, speed)}")
+        return lines
+
+    def _episodes_per_second(self) -> float:
+        """How fast all ranks together play one problem each at the start levels; the episodes are thrown away."""
+        problems = [task.sample(train_seed(0, 0), self.curriculum.level(name)) for name, task in self.tasks.items()]
+        before = time.monotonic()
+        self._play(problems, [keyed_hash("rehearsal", name) >> 1 for name in self.tasks], step=0)
+        seconds = max(self.context.gather(time.monotonic() - before))
+        return len(problems) * self.selfplay.group_size * self.context.data_size / max(seconds, 1e-9)
+
+    def _play(self, problems: list[Problem], keys: list[int], step: int) -> list[Episode]:
+        context = self.context
+        episodes: list[Episode] = self.selfplay.play(
+            problems, self.tasks, context.generator, context.tokenizer, self.rubric, keys=keys, policy_step=step
+        )
+        return episodes
 
     def _compare(self, episodes: list[Episode], trajectories: list[Trajectory]) -> None:
         """Advantages within peer sets and the curriculum's counts, from all ranks' episodes in problem order."""
@@ -140,12 +179,13 @@ class EpisodeSource:
         self.curriculum.load_state_dict(state["curriculum"])
 
 
-def _create_tasks(shares: list[TaskShare], where: str) -> dict[str, Task]:
+def _create_tasks(shares: list[TaskShare], form: SelfPlay, where: str) -> dict[str, Task]:
     if not shares:
         raise ConfigError(f"{where}.tasks: empty; known tasks: {', '.join(registry.names('task'))}")
     tasks: dict[str, Task] = {}
     for index, share in enumerate(shares):
         task = registry.create("task", share.task, f"{where}.tasks.{index}.task")
+        form.check(task, f"{where}.tasks.{index}.task")
         if task.name in tasks:
             raise ConfigError(f"{where}.tasks.{index}: task '{task.name}' is given twice")
         if share.curriculum.target_level > task.max_level:

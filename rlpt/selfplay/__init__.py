@@ -1,3 +1,4 @@
 """Who plays and who is compared with whom. One line registers one form of self-play."""
 
+from rlpt.selfplay import converse as converse
 from rlpt.selfplay import solve as solve

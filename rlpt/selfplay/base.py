@@ -1,19 +1,40 @@
-"""The SelfPlay contract: problems in, scored episodes with their peer sets out."""
+"""The SelfPlay contract: problems in, scored episodes with their peer sets out. And how all forms of it sample."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from rlpt.errors import ConfigError
 from rlpt.rewards.base import Rubric
 from rlpt.tasks.base import Task
-from rlpt.types import Episode, Generator, Problem, Tokenizer
+from rlpt.types import Episode, Generator, Problem, SamplingParams, Tokenizer
+
+ROLE = "solver"  # the one role of forms in which nobody plays against anybody
 
 
 @dataclass(frozen=True)
 class SelfPlay(ABC):
     """A form of self-play. Subclasses are frozen dataclasses whose fields are their YAML options."""
+
+    kinds: ClassVar[tuple[str, ...]]  # of tasks that it plays
+
+    group_size: int = 16  # episodes a problem: peers, compared with each other
+    temperature: float = 1.0  # 0: greedy
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    legal_mask: bool = True  # tokens are limited to those that the task's syntax allows
+
+    def __post_init__(self) -> None:
+        if self.group_size < 1:
+            raise ConfigError(f"group_size={self.group_size}: must be at least 1")
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}: "
+                "need temperature >= 0, top_k >= 0 and 0 < top_p <= 1"
+            )
 
     @abstractmethod
     def play(
@@ -27,9 +48,48 @@ class SelfPlay(ABC):
         keys: Sequence[int],
         policy_step: int,
     ) -> list[Episode]:
-        """Plays each problem and scores what was played.
+        """Plays each problem and scores what was played: `len(problems) * group_size` episodes, those of one problem
+        side by side.
 
         `tasks` by task name; `keys[i]` (64-bit) names problem i: all noise of its episodes is keyed by it, whatever
         else is in the call. `policy_step` is written into the trajectories. Trajectories that are compared with each
         other share `peers`.
         """
+
+    @abstractmethod
+    def chance(self, task: Task, problem: Problem, tokenizer: Tokenizer) -> float:
+        """Chance that a policy whose open tokens are equally likely takes exactly the oracle's, in [0, 1]."""
+
+    def check(self, task: Task, where: str) -> None:
+        """Raises ConfigError that names the key `where` if this form does not play such tasks."""
+        if task.kind not in self.kinds:
+            raise ConfigError(
+                f"{where}: '{task.name}' is of the kind '{task.kind}', and this form of self-play plays "
+                f"{' and '.join(self.kinds)}; environments are played by selfplay {{name: converse}}, the rest by solve"
+            )
+
+    def params(self, max_new_tokens: int, stop: tuple[int, ...], legal_ids: Iterable[int]) -> SamplingParams:
+        """Sampling by this form's options; `legal_ids` counts where `legal_mask` is on."""
+        return SamplingParams(
+            max_new_tokens=max_new_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            stop=stop,
+            legal_ids=tuple(sorted(set(legal_ids))) if self.legal_mask else None,
+        )
+
+    def character_ids(self, characters: str, task: Task, tokenizer: Tokenizer) -> set[int]:
+        """The one token of each character; nothing without `legal_mask`. Raises ConfigError where there is not one."""
+        return {character_id(tokenizer, task, c) for c in sorted(set(characters))} if self.legal_mask else set()
+
+
+def character_id(tokenizer: Tokenizer, task: Task, character: str) -> int:
+    """The one token of a legal character. Raises ConfigError where there is none or several."""
+    ids = tokenizer.encode_characters(character)
+    if len(ids) != 1:
+        raise ConfigError(
+            f"task {task.name}: the character {character!r} is {len(ids)} tokens for this tokenizer, and a legal-token "
+            "mask needs one; train the tokenizer on text that holds it, or set legal_mask: false"
+        )
+    return ids[0]

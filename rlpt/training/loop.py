@@ -63,10 +63,11 @@ class Trainer:
     def fit(self) -> None:
         """Trains to the last step, evaluates, and leaves `summary.json`."""
         config, state, primary = self.config, self.state, self.runtime.mesh.is_primary
-        if state.step >= config.schedule.steps:
+        if self._is_over():
             if primary:
                 print(
-                    f"{config.directory} has finished its {state.step} steps; raise schedule.steps or change the name"
+                    f"{config.directory} has finished after {state.step} steps; raise schedule.steps (or "
+                    "schedule.max_seconds) or change the name"
                 )
             return
         if primary:
@@ -89,11 +90,13 @@ class Trainer:
 
     def _loop(self) -> None:
         config, state = self.config, self.state
-        throughput = Throughput(config.schedule.steps, state.seconds)
+        throughput = Throughput(config.schedule.steps, state.seconds, max_seconds=config.schedule.max_seconds)
         if state.step == 0:
+            self._prepare()
             self._evaluate()
         throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
-        while state.step < config.schedule.steps:
+        is_over = False
+        while not is_over:
             plan = self.schedule.plan(state.step, state.signal)
             self._refresh_reference(plan.step)
             batches = self._take(plan)
@@ -102,8 +105,23 @@ class Trainer:
             throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
             state.seconds = throughput.seconds
             self._log(self._row(plan, batches, result) | throughput.metrics())
-            self._after_step(result)
+            is_over = self._is_over()
+            self._after_step(result, is_over)
         self._finish()
+
+    def _is_over(self) -> bool:
+        """The same on every rank: clocks differ, so they agree on the time."""
+        schedule = self.config.schedule
+        if self.state.step >= schedule.steps:
+            return True
+        return schedule.max_seconds > 0 and not self.runtime.mesh.agree(self.state.seconds < schedule.max_seconds)
+
+    def _prepare(self) -> None:
+        """What sources have to say before the first step."""
+        for name, stream in self.streams.items():
+            for line in getattr(stream.source, "prepare", list)():
+                if self.runtime.mesh.is_primary:
+                    print(f"{name}: {line}")
 
     def _take(self, plan: StepPlan) -> dict[str, list[Batch]]:
         data_size = self.runtime.mesh.data.size
@@ -166,17 +184,16 @@ class Trainer:
         if self.progress is not None:
             self.progress.update(row)
 
-    def _after_step(self, result: StepResult) -> None:
+    def _after_step(self, result: StepResult, is_last: bool) -> None:
         config, state = self.config, self.state
         if result.skipped:
             self._skipped(result)
         if state.step % config.tracking.episode_interval == 0:
             self._log_episodes()
-        last = state.step == config.schedule.steps
         interval = config.evaluation.interval
-        if last or (interval and state.step % interval == 0):
+        if is_last or (interval and state.step % interval == 0):
             self._evaluate()
-        if last or state.step % config.checkpoint.interval == 0:
+        if is_last or state.step % config.checkpoint.interval == 0:
             self._save()
 
     def _skipped(self, result: StepResult) -> None:
@@ -213,8 +230,10 @@ class Trainer:
         self.folder.save(self.state.step, self.state.to_json(), None if best is None else best.step)
 
     def _log_episodes(self) -> None:
-        rows = []
+        rows, levels = [], []
         for name, stream in self.streams.items():
+            if (curriculum := getattr(stream.source, "curriculum", None)) is not None:
+                levels += [(name, *row) for row in curriculum.table()]
             for episode in getattr(stream.source, "last_episodes", []):
                 first = episode.trajectories[0]
                 problem = episode.problem
@@ -223,6 +242,9 @@ class Trainer:
         columns = ["objective", "task", "level", "prompt", "answer", "completion", "reward", "advantage", "truncated"]
         if rows:
             self.tracker.table("play_episodes", columns, rows)
+        if levels:
+            columns = ["objective", "task", "level", "is_current", "attempts", "success", "learning"]
+            self.tracker.table("curriculum", columns, levels)
 
     def _finish(self) -> None:
         state = self.state

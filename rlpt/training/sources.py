@@ -59,6 +59,7 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             gather=mesh.data.gather_objects,
             algorithm=algorithm,
             generator=runtime.generator,
+            steps=max(0, config.schedule.steps - config.objectives[name].start_step),
             reference=_reference(runtime, snapshots) if algorithm.needs_reference else None,
         )
         streams[name] = Stream(algorithm, options.open(context))

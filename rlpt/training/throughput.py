@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 
 class Throughput:
-    """Rates over the last `window` steps. `seconds` is what earlier attempts of the same run took.
+    """Rates over the last `window` steps. `seconds` is what earlier attempts of the same run took, `max_seconds` what
+    the run may take in all (0: no limit).
 
     Time comes from a clock that never jumps (seconds), so a change of the machine's date does nothing.
     """
@@ -19,8 +20,9 @@ class Throughput:
         seconds: float = 0.0,
         window: int = 20,
         clock: Callable[[], float] = time.monotonic,
+        max_seconds: float = 0.0,
     ) -> None:
-        self._num_steps = num_steps
+        self._num_steps, self._max_seconds = num_steps, max_seconds
         self._clock = clock
         self._started = clock() - seconds
         self._marks: deque[tuple[float, int, int, int]] = deque(maxlen=window + 1)
@@ -49,11 +51,14 @@ class Throughput:
         if elapsed <= 0 or step <= first_step:
             return {}
         per_step = elapsed / (step - first_step)
+        left = max(self._num_steps - step, 0) * per_step
+        if self._max_seconds:
+            left = min(left, max(self._max_seconds - self.seconds, 0.0))
         return {
             "tokens_per_second": (tokens - first_tokens) / elapsed,
             "episodes_per_second": (episodes - first_episodes) / elapsed,
             "seconds_per_step": per_step,
-            "eta_seconds": max(self._num_steps - step, 0) * per_step,
+            "eta_seconds": left,
         }
 
 

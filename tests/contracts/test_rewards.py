@@ -17,6 +17,7 @@ def episode(answer="21", outcome=1.0, truncated=False):
     text = ANSWER + answer + ("" if truncated else END)
     empty = np.zeros(0)
     trajectory = Trajectory("solver", 1, empty, empty.astype(bool), empty, truncated=truncated)
+    trajectory.well_formed = float(bool(answer) and not truncated)
     return Episode(PROBLEM, [trajectory], {"solver": outcome}, text)
 
 

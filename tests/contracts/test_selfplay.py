@@ -8,10 +8,12 @@ from helpers.tokenizer import CharacterTokenizer
 import rlpt.rewards
 import rlpt.selfplay  # noqa: F401  (registers)
 from rlpt import registry
+from rlpt.errors import ConfigError
 from rlpt.rewards.base import Rubric
 from rlpt.tasks.base import create_task, train_seed
 
-TASKS = {name: create_task({"name": name}) for name in ("reverse", "countdown")}
+PLAYED = {"task": ("reverse", "countdown"), "environment": ("memory", "calculator")}
+TASKS = {name: create_task({"name": name}) for names in PLAYED.values() for name in names}
 
 
 @pytest.fixture(params=registry.names("selfplay"))
@@ -19,7 +21,7 @@ def play(request):
     form = registry.create("selfplay", {"name": request.param})
 
     def run(indices):
-        names = [("reverse", "countdown")[i % 2] for i in indices]
+        names = [PLAYED[form.kinds[0]][i % 2] for i in indices]
         problems = [TASKS[name].sample(train_seed(1, i), 1) for name, i in zip(names, indices)]
         keys = [train_seed(2, i) for i in indices]
         rubric = Rubric.from_config()
@@ -42,6 +44,19 @@ def test_trajectories_are_whole(play):
             assert all((kept is not None) == bool(mine) for kept, mine in zip(t.kept_ids, t.action_mask))
             assert t.policy_step == 5
             assert t.reward == pytest.approx(t.rewards["correct"] + 0.1 * t.rewards["format"])
+
+
+@pytest.mark.parametrize("name", registry.names("selfplay"))
+def test_tasks_of_another_kind_are_refused_by_the_key(name):
+    form = registry.create("selfplay", {"name": name})
+    for kind, (task, _) in PLAYED.items():
+        if kind in form.kinds:
+            form.check(TASKS[task], "play.tasks.0.task")
+            problem = TASKS[task].sample(train_seed(1, 0), 2)
+            assert 0 < form.chance(TASKS[task], problem, CharacterTokenizer()) < 0.1
+        else:
+            with pytest.raises(ConfigError, match=rf"play\.tasks\.0\.task: '{task}' is of the kind '{kind}'"):
+                form.check(TASKS[task], "play.tasks.0.task")
 
 
 def test_peers_share_a_problem_and_groups_differ(play):

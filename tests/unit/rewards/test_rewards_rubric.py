@@ -52,19 +52,12 @@ def test_weights_and_options():
 
 
 @pytest.mark.parametrize(
-    ("text", "truncated", "expected"),
-    [
-        ("<|answer|>21<|end|>", False, 1),
-        ("<|answer|>99<|end|>", False, 1),
-        ("<|answer|><|end|>", False, 0),
-        ("<|answer|>21", True, 0),
-        ("<|answer|>21<|end|>", True, 0),
-        ("<|think|>1:2<|answer|>21<|end|>", False, 1),
-        ("<|think|>1:2 21<|end|>", False, 0),
-    ],
+    ("well_formed", "truncated", "expected"), [(1.0, False, 1), (0.75, False, 0.75), (1.0, True, 0)]
 )
-def test_format(text, truncated, expected):
-    assert value(Format(), episode(text, truncated=truncated)) == expected
+def test_format_is_the_share_of_well_formed_turns(well_formed, truncated, expected):
+    played = episode("", truncated=truncated)
+    played.trajectories[0].well_formed = well_formed
+    assert value(Format(), played) == expected
 
 
 def test_what_a_part_raises_is_raised():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rlpt.errors import ConfigError
-from rlpt.rollout.packing import pack
+from rlpt.rollout.packing import pack, views
 from rlpt.types import Trajectory
 
 T, V, PAD = 16, 50, 0
@@ -118,3 +118,26 @@ def test_the_samplers_temperature_goes_with_the_batch():
     assert batch.temperature == 1.3
     with pytest.raises(AssertionError, match="one temperature"):
         pack([trajectory(0, 6, 2, temperature=1.3), trajectory(1, 6, 2)], "play", 1, T, V, PAD)
+
+
+def test_a_trajectory_played_through_a_window_is_scored_from_its_windows():
+    whole = trajectory(0, 14, 4)
+    windowed = trajectory(0, 14, 4, windows=((0, 6), (3, 9), (8, 14)))
+    assert [(v.start, v.fresh, v.stop) for v in views(windowed)] == [(0, 0, 6), (3, 6, 9), (8, 9, 14)]
+    assert [(v.start, v.fresh, v.stop) for v in views(whole)] == [(0, 0, 14)]
+    (batch,) = pack([windowed], "play", 1, T, V, PAD)
+    found = {}
+    for row in range(batch.tokens.shape[0]):
+        for segment in batch.segments[row].unique().tolist():
+            here = (batch.segments[row] == segment) & (segment >= 0)
+            seen = batch.tokens[row][here].tolist()
+            assert batch.positions[row][here].tolist() == list(range(len(seen)))
+            for at in (here & batch.loss_mask[row]).nonzero().flatten().tolist():
+                action = next(i for i in range(14) if windowed.logprobs[i] == batch.behavior_logprobs[row, at])
+                assert action not in found, "each action once"
+                start = next(start for start, stop in windowed.windows if action < stop)
+                context = batch.tokens[row][here][: int(batch.positions[row, at]) + 1].tolist()
+                assert context == windowed.token_ids[start:action].tolist(), "from the window that it was chosen in"
+                assert batch.labels[row, at] == windowed.token_ids[action]
+                found[action] = True
+    assert sorted(found) == list(range(4, 14))

@@ -81,6 +81,44 @@ def test_thinking_needs_the_answer_mark():
     assert episodes[0].text.startswith(THINK)
 
 
+@pytest.mark.parametrize(
+    ("text", "think", "well_formed"),
+    [
+        ("21<|end|>", False, 1),
+        ("99<|end|>", False, 1),
+        ("<|end|>", False, 0),
+        ("21", False, 0),
+        ("1:2<|answer|>21<|end|>", True, 1),
+        ("1:2 21<|end|>", True, 0),
+    ],
+)
+def test_what_is_well_formed(text, think, well_formed):
+    form = Solve(group_size=1, think=think, max_thought=8 * think)
+    episodes, _ = play(form, lambda prompt, row: text)
+    assert episodes[0].trajectories[0].well_formed == well_formed
+
+
+def test_an_answer_without_an_end_mark_is_as_long_as_the_limit():
+    form = Solve(group_size=2, end_mark=False)
+    episodes, generator = play(form, lambda prompt, row: ("413", "4133")[row])
+    params = generator.calls[0][1][0]
+    assert (params.max_new_tokens, params.stop) == (3, ())
+    assert TOKENIZER.mark_id(END) not in params.legal_ids
+    assert [e.outcome["solver"] for e in episodes] == [1, 1]
+    assert not any(e.trajectories[0].truncated for e in episodes)
+    assert [e.trajectories[0].well_formed for e in episodes] == [1, 1]
+
+
+def test_chance_counts_every_token_that_is_chosen():
+    symbols = len(TASK.legal_characters(2))
+    assert Solve().chance(TASK, PROBLEM, TOKENIZER) == pytest.approx((symbols + 1) ** -4)
+    assert Solve(end_mark=False).chance(TASK, PROBLEM, TOKENIZER) == pytest.approx(symbols**-3)
+    assert Solve(legal_mask=False).chance(TASK, PROBLEM, TOKENIZER) == pytest.approx(TOKENIZER.vocab_size**-4)
+    assert Solve(think=True, max_thought=9, legal_mask=False).chance(TASK, PROBLEM, TOKENIZER) == pytest.approx(
+        TOKENIZER.vocab_size**-5
+    )
+
+
 def test_an_open_vocabulary():
     episodes, generator = play(Solve(group_size=1, legal_mask=False, temperature=0.5), lambda prompt, row: "413<|end|>")
     assert generator.calls[0][1][0].legal_ids is None
@@ -108,6 +146,7 @@ def test_a_key_too_few_is_an_error():
         ({"group_size": 0}, "group_size=0"),
         ({"think": True}, "max_thought=0"),
         ({"max_thought": 3}, "think=False"),
+        ({"think": True, "max_thought": 3, "end_mark": False}, "end_mark=False"),
         ({"top_p": 0.0}, r"top_p=0\.0"),
         ({"temperature": -1.0}, "temperature=-1"),
         ({"groupsize": 4}, "did you mean 'group_size'"),
