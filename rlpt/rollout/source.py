@@ -125,7 +125,7 @@ class EpisodeSource:
                 )
             if level < self.curriculum.level(name):
                 self.curriculum.start_at(name, level)
-                lines.append(f"{name} starts at level {level}: {hit.describe(budget, speed)}")
+                lines.append(f"starts lower, at {hit.describe(budget, speed)}")
         return lines
 
     def _episodes_per_second(self) -> float:

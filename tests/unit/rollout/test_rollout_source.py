@@ -39,6 +39,7 @@ def open_source(rank=0, size=1, gather=lambda value: [value], algorithm="grpo", 
         seed=5,
         gather=gather,
         algorithm=registry.create("algorithm", {"name": algorithm, **dict(options)}),
+        steps=100,
         generator=RandomGenerator(),
         reference=reference,
     )
@@ -208,3 +209,47 @@ def test_options_that_do_not_fit_name_their_key(changes, message):
 def test_groups_must_divide_among_the_ranks():
     with pytest.raises(ConfigError, match=r"source\.groups=8 is not divisible by the data-parallel size 3"):
         open_source(0, 3)
+
+
+HARD = {"tasks": [{"task": {"name": "reverse"}, "curriculum": {"start_level": 6, "target_level": 9}}]}
+
+
+def test_a_start_level_out_of_reach_is_lowered_before_the_first_step():
+    source = open_source(**HARD)
+    lines = source.prepare()
+    assert "reverse level 6: chance alone solves one in" in lines[0]
+    assert f"this run plays {100 * GROUPS * SIZE:,}" in lines[0]
+    assert lines[1].startswith("starts lower, at reverse level 2: chance alone solves one in 2.4e+03 episodes")
+    assert source.curriculum.level("reverse") == 2
+    assert source.problems_drawn == 0, "the rehearsal is thrown away"
+    again = open_source(**HARD)
+    again.load_state_dict(json.loads(json.dumps(source.state_dict())))
+    assert again.curriculum.level("reverse") == 2
+
+
+def test_a_start_level_out_of_reach_is_refused_or_trusted_on_request():
+    with pytest.raises(ConfigError, match=r"play\.source\.tasks\.0: reverse level 6: .*unreachable=ignore"):
+        open_source(**HARD, unreachable="refuse").prepare()
+    trusting = open_source(**HARD, unreachable="ignore")
+    assert len(trusting.prepare()) == 1
+    assert trusting.curriculum.level("reverse") == 6
+    floor = {"tasks": [{**HARD["tasks"][0], "curriculum": {"start_level": 6, "target_level": 9, "floor_level": 5}}]}
+    with pytest.raises(ConfigError, match=r"reverse level 5: chance alone"):
+        open_source(**floor).prepare()
+
+
+def test_a_task_of_another_kind_is_refused():
+    with pytest.raises(ConfigError, match=r"play\.source\.tasks\.0\.task: 'memory' is of the kind 'environment'"):
+        open_source(tasks=[{"task": {"name": "memory"}}])
+
+
+def test_environments_through_a_window_fill_batches():
+    source = open_source(
+        tasks=[{"task": {"name": "memory"}, "curriculum": {"start_level": 5, "target_level": 5}}],
+        selfplay={"name": "converse", "group_size": SIZE, "window": 24},
+    )
+    batches = source.take(3)
+    chosen = sum(int(t.action_mask.sum()) for e in source.last_episodes for t in e.trajectories)
+    assert sum(int(batch.loss_mask.sum()) for batch in batches) == chosen > 0
+    assert max(int(batch.positions.max()) for batch in batches) < 24
+    assert source.metrics()["level/memory"] == 5
