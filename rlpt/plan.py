@@ -91,6 +91,31 @@ def check_components(config: Config) -> None:
         form.check(registry.create("task", evaluated.task, key), key)
 
 
+def first_hits(config: Config) -> list[tuple[str, str]]:
+    """(what, estimate) rows: when chance alone first solves a task at the level that its curriculum starts at, beside
+    the episodes that the whole run plays of it. Nothing while the tokenizer is not prepared."""
+    from rlpt.data.tokenizer import load_tokenizer
+    from rlpt.rollout.source import EpisodeOptions
+    from rlpt.selfplay.first_hit import first_hit
+
+    rows: list[tuple[str, str]] = []
+    if not config.tokenizer.exists():
+        return rows
+    tokenizer = load_tokenizer(config.tokenizer)
+    for name, objective in config.objectives.items():
+        options = registry.create("source", objective.source, f"objectives.{name}.source")
+        if not isinstance(options, EpisodeOptions):
+            continue
+        form = registry.create("selfplay", options.selfplay, f"objectives.{name}.source.selfplay")
+        steps = max(0, config.schedule.steps - objective.start_step)
+        for index, share in enumerate(options.tasks):
+            task = registry.create("task", share.task, f"objectives.{name}.source.tasks.{index}.task")
+            hit = first_hit(task, share.curriculum.start_level, form, tokenizer)
+            budget = options.planned_episodes(index, steps, form.group_size)
+            rows.append((f"first hit, {name}", hit.describe(budget)))
+    return rows
+
+
 def missing_data(config: Config) -> list[Path]:
     """Files that the recipe reads and that are not there: the tokenizer, shards of text, held-out shards."""
     shards = [*config.evaluation.text, *config.evaluation.unigram]

@@ -44,6 +44,10 @@ class EpisodeOptions:
     unreachable: Literal["lower", "refuse", "ignore"] = "lower"  # a start level that chance alone would not solve in
     # the episodes of the whole run: start lower, refuse to start, or trust graded credit to lead there
 
+    def planned_episodes(self, index: int, steps: int, group_size: int) -> float:
+        """Episodes of the task `index` in `steps` steps, by its weight in the mix."""
+        return self.tasks[index].weight / sum(task.weight for task in self.tasks) * steps * self.groups * group_size
+
     def open(self, context: SourceContext) -> EpisodeSource:
         """The running source. Raises ConfigError for what does not fit together."""
         return EpisodeSource(self, context)
@@ -108,9 +112,8 @@ class EpisodeSource:
         """Before the first step of a run: a line a task that says when chance alone would first solve it, and a lower
         start level where that is out of reach. Raises ConfigError where it is refused. All ranks must call it."""
         speed, lines = self._episodes_per_second(), []
-        shares = self.curriculum.shares()
         for index, (name, task) in enumerate(self.tasks.items()):
-            budget = shares[name] * self.context.steps * self.options.groups * self.selfplay.group_size
+            budget = self.options.planned_episodes(index, self.context.steps, self.selfplay.group_size)
             level, floor = self.curriculum.level(name), self.options.tasks[index].curriculum.floor_level
             hit = first_hit(task, level, self.selfplay, self.context.tokenizer)
             lines.append(hit.describe(budget, speed))

@@ -27,12 +27,12 @@ class FirstHit:
     level: int
     episodes: float  # expected until the first exact success; inf where it is beyond counting
 
-    def describe(self, budget: float, episodes_per_second: float) -> str:
-        """One line for a person."""
-        seconds = self.episodes / episodes_per_second if episodes_per_second else float("inf")
+    def describe(self, budget: float, episodes_per_second: float = 0.0) -> str:
+        """One line for a person: the estimate, in seconds too where the speed is known, and the run's episodes."""
+        seconds = f" ({self.episodes / episodes_per_second:,.3g} s)" if episodes_per_second else ""
         return (
-            f"{self.task} level {self.level}: chance alone solves one in {self.episodes:,.3g} episodes "
-            f"({seconds:,.3g} s at {episodes_per_second:,.0f} a second); this run plays {budget:,.0f}"
+            f"{self.task} level {self.level}: chance alone solves one in {self.episodes:,.3g} episodes{seconds}; this "
+            f"run plays {budget:,.0f}" + (f" at {episodes_per_second:,.0f} a second" if episodes_per_second else "")
         )
 
 

@@ -41,7 +41,6 @@ def test_an_environment_counts_all_turns_and_random_play():
 
 def test_the_line_for_a_person():
     task = create_task({"name": "reverse"})
-    text = first_hit(task, 3, Solve(), TOKENIZER).describe(budget=1000, episodes_per_second=100)
-    assert text == (
-        "reverse level 3: chance alone solves one in 5.9e+04 episodes (590 s at 100 a second); this run plays 1,000"
-    )
+    hit = first_hit(task, 3, Solve(), TOKENIZER)
+    assert hit.describe(1000) == "reverse level 3: chance alone solves one in 5.9e+04 episodes; this run plays 1,000"
+    assert hit.describe(1000, 100).endswith("episodes (590 s); this run plays 1,000 at 100 a second")
