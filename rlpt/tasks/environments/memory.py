@@ -11,7 +11,7 @@ import random
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from rlpt.registry import register
@@ -23,7 +23,9 @@ from rlpt.types import Problem
 NUM_ENTITIES = (2, 4, 8, 16, 26, 26, 26, 26, 40, 52)  # by level
 NUM_RELATIONS = (1, 2, 4, 6, 10, 10, 10, 10, 10, 10)  # by level
 HOPS = (1, 1, 1, 1, 1, 2, 3, 4, 4, 4)  # by level
-READ_CREDIT = 0.5  # for the chain's facts that were read, where the answer is wrong or missing
+NUM_SMALL_BANKS = 1000
+FIRST_SHARED = 4  # from this level on there is one bank; below it every problem has its own
+READ_CREDIT = 0.7  # for the chain's facts that were read, where the answer is wrong or missing
 NOTHING, WRITTEN = "-", "+"  # what is seen after a READ that finds nothing, and after a WRITE
 
 
@@ -31,7 +33,7 @@ NOTHING, WRITTEN = "-", "+"  # what is seen after a READ that finds nothing, and
 class MemoryState:
     """What has been asked and found so far."""
 
-    level: int
+    bank: tuple[int, int]  # (which, level): the key of its facts
     relations: str  # of the chain
     entities: str  # along the chain: what is asked about, then the value of each hop
     num_read: int  # facts of the chain that were read, in order
@@ -43,9 +45,10 @@ class MemoryState:
 class Memory(Environment):
     """Level l: a bank of `NUM_ENTITIES[l]` x `NUM_RELATIONS[l]` facts, chains of `HOPS[l]` of them.
 
-    A right answer scores 1; else 0.5 x the share of the chain's facts that were read. `bank` chooses the values of all
-    facts: no fact of another bank is one of bank 0, so a policy that looks things up can be tested on facts that
-    it never saw. Without `tools` the whole bank stands before the question, and one turn answers: what a policy
+    A right answer scores 1; else `READ_CREDIT` x the share of the chain's facts that were read. The small banks below
+    level `FIRST_SHARED` are drawn for every problem anew, since they could be learned by heart instead of read. From
+    there on all problems ask one bank, and `bank` chooses its facts: no fact of another bank is one of bank 0, so a
+    policy that looks things up can be tested on facts that it never saw. Without `tools` the whole bank stands before the question, and one turn answers: what a policy
     can do whose window is too short for it. What is written is there for the rest of the episode, and hides what
     stood under its key.
     """
@@ -69,19 +72,20 @@ class Memory(Environment):
     def setup(self, rng: random.Random, level: int) -> Mapping[str, Any]:
         """What is asked about, and the relations of the chain."""
         relations = "".join(rng.choice(DIGITS[: NUM_RELATIONS[level]]) for _ in range(HOPS[level]))
-        return {"entity": rng.choice(entities_of(level)), "relations": relations, "level": level}
+        bank = self.bank if level >= FIRST_SHARED else rng.randrange(1, NUM_SMALL_BANKS + 1)
+        return {"entity": rng.choice(entities_of(level)), "relations": relations, "bank": [bank, level]}
 
     def begin(self, problem: Problem) -> Observation:
         """The question; without tools the bank before it."""
-        level, relations = problem.meta["level"], problem.meta["relations"]
-        facts, chain = facts_of(self.bank, level), problem.meta["entity"]
+        bank, relations = tuple(problem.meta["bank"]), problem.meta["relations"]
+        level, facts, chain = bank[1], facts_of(*bank), problem.meta["entity"]
         for relation in relations:
             chain += facts[chain[-1] + relation]
         question = chain[0] + relations
         legal = entities_of(level) + DIGITS[: NUM_RELATIONS[level]] if self.tools else entities_of(level)
         return Observation(
             text=question if self.tools else " ".join([*map("".join, facts.items()), question]),
-            state=MemoryState(level, relations, chain, 0, ()),
+            state=MemoryState(bank, relations, chain, 0, ()),
             turns_left=self.max_turns(level),
             legal=legal,
             limit=3 if self.tools else 1,
@@ -99,7 +103,7 @@ class Memory(Environment):
         key = self.find(state, text)
         if key is None:
             return replace(observation, text=NOTHING)
-        value = dict(state.notes).get(key) or facts_of(self.bank, state.level)[key]
+        value = dict(state.notes).get(key) or facts_of(*state.bank)[key]
         seen = key + value
         if state.num_read < len(state.relations):
             wanted = state.entities[state.num_read] + state.relations[state.num_read]
@@ -111,7 +115,7 @@ class Memory(Environment):
         """The key that the retriever brings back: of a note whose key is the query, else of the bank."""
         if query in dict(state.notes):
             return query
-        retriever, index = index_of(self.bank, state.level, tuple(sorted(self.retriever.items())))
+        retriever, index = index_of(state.bank, tuple(sorted(self.retriever.items())))
         return retriever.find(index, query)
 
     def oracle(self, observation: Observation) -> str:
@@ -123,7 +127,7 @@ class Memory(Environment):
 
     def effort(self, problem: Problem) -> int:
         """Of a solver without an index, which reads through the bank for every hop."""
-        return len(problem.prompt) + HOPS[problem.level] * len(facts_of(self.bank, problem.level))
+        return len(problem.prompt) + HOPS[problem.level] * len(facts_of(*problem.meta["bank"]))
 
 
 def entities_of(level: int) -> str:
@@ -131,7 +135,7 @@ def entities_of(level: int) -> str:
     return string.ascii_letters[: NUM_ENTITIES[level]]
 
 
-@cache
+@lru_cache(maxsize=4096)
 def facts_of(bank: int, level: int) -> Mapping[str, str]:
     """Key (entity, relation) -> value, for every pair. Banks other than 0 differ from bank 0 in every fact."""
     entities = entities_of(level)
@@ -144,8 +148,8 @@ def facts_of(bank: int, level: int) -> Mapping[str, str]:
     return facts
 
 
-@cache
-def index_of(bank: int, level: int, spec: tuple[tuple[str, Any], ...]) -> tuple[Retriever, Any]:
+@lru_cache(maxsize=4096)
+def index_of(bank: tuple[int, int], spec: tuple[tuple[str, Any], ...]) -> tuple[Retriever, Any]:
     """A retriever and its index over a bank's keys."""
     retriever = create_retriever(dict(spec), "task.retriever")
-    return retriever, retriever.index(list(facts_of(bank, level)))
+    return retriever, retriever.index(list(facts_of(*bank)))

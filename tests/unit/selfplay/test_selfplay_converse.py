@@ -23,7 +23,7 @@ TASK = create_task({"name": "memory"})
 LEVEL = 5
 FACTS = facts_of(0, LEVEL)
 FIRST, SECOND = FACTS["a3"], FACTS[FACTS["a3"] + "7"]
-PROBLEM = Problem("memory", 1, LEVEL, "memory a37", "", {"entity": "a", "relations": "37", "level": LEVEL})
+PROBLEM = Problem("memory", 1, LEVEL, "memory a37", "", {"entity": "a", "relations": "37", "bank": [0, LEVEL]})
 
 
 def play(form, script, problem=PROBLEM, generator=None, keys=(11,)):
@@ -68,7 +68,7 @@ def test_episodes_of_different_lengths_go_on_in_step():
     assert [e.trajectories[0].well_formed for e in episodes] == [1, 1, 0.5, 0.5]
     assert ["<|result|>?<|turn|>" in e.text for e in episodes] == [False, False, True, True]
     assert {t.peers for e in episodes for t in e.trajectories} == {11}
-    wrong = 0.9 * 0.5 / 2  # half the chain was read
+    wrong = 0.9 * 0.7 / 2  # half the chain was read
     assert [e.outcome["solver"] for e in episodes] == [pytest.approx(wrong), 0, 0, 0]
     keys = [key for _, _, noise in generator.calls for key in noise]
     assert len(set(keys)) == len(keys)
