@@ -55,10 +55,13 @@ def test_experiment_loads_and_every_arm_resolves(path, monkeypatch):
     for (arm, seed), config in experiment.configs().items():
         check_components(config)
         assert config.directory == experiment.run_directory(arm, seed)
-        evaluated = {task.task["name"] for task in config.evaluation.tasks}
+        evaluated = {task.label or task.task["name"] for task in config.evaluation.tasks}
         for claim in experiment.claims:
             for reference in claim.value.references:
-                figure = reference.partition(":")[2].split(".")
+                of_arm, _, path_of_figure = reference.partition(":")
+                if of_arm != arm:
+                    continue
+                figure = path_of_figure.split(".")
                 assert figure[0] != "tasks" or figure[1] in evaluated, f"{reference}: not evaluated"
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
+from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.tasks.base import DIGITS, keyed_hash
 from rlpt.tasks.environments.base import Environment, Observation
@@ -59,11 +60,16 @@ class Memory(Environment):
 
     bank: int = 0
     tools: bool = True
+    spare_turns: int = 3  # beyond one READ a hop and the answer
     retriever: dict[str, Any] = field(default_factory=lambda: {"name": "exact"})
 
+    def __post_init__(self) -> None:
+        if self.spare_turns < 0:
+            raise ConfigError(f"spare_turns={self.spare_turns}: must not be negative")
+
     def max_turns(self, level: int) -> int:
-        """A READ a hop, the answer, and as many turns for detours."""
-        return 2 * HOPS[level] + 2 if self.tools else 1
+        """A READ a hop, the answer, and the spare ones; without tools the answer alone."""
+        return HOPS[level] + 1 + self.spare_turns if self.tools else 1
 
     def answer_limit(self, level: int) -> int:
         """All turns at their longest, and one character more for each that is too long."""

@@ -84,9 +84,14 @@ def test_what_is_written_can_be_read_and_hides_the_bank():
 
 def test_turns_run_out():
     task, problem = create_task({"name": "memory"}), asked("c", "042")
-    seen = after(task, problem, ["c0"] * 8)
+    assert task.max_turns(LEVEL) == 7
+    seen = after(task, problem, ["c0"] * 7)
     assert (seen.done, seen.turns_left) == (True, 0)
-    assert task.max_turns(LEVEL) == 8
+    strict = create_task({"name": "memory", "spare_turns": 0})
+    assert strict.verify(strict.sample(1, LEVEL), strict.sample(1, LEVEL).answer) == 1
+    assert after(strict, problem, ["c0"] * 4).done
+    with pytest.raises(ConfigError, match="spare_turns=-1"):
+        create_task({"name": "memory", "spare_turns": -1})
 
 
 def test_without_tools_the_bank_is_text_and_one_turn_answers():
