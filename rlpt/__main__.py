@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rlpt.errors import DataError, UserError
 
@@ -26,6 +27,22 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 
+
+class ListByDefault(TyperGroup):
+    """Commands of which `list` is meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`tasks 'graph*' --json` is `tasks list 'graph*' --json`."""
+        named = bool(args) and args[0] in {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+tasks_app = typer.Typer(
+    cls=ListByDefault,
+    help="List, show and picture the tasks. [bold]rlpt tasks PATTERN[/bold] is rlpt tasks list PATTERN.",
+)
+app.add_typer(tasks_app, name="tasks")
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a recipe, e.g. configs/quickstart.yaml")]
 Overrides = Annotated[
     list[str] | None,
@@ -35,6 +52,14 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, 
 Nproc = Annotated[
     int | None,
     typer.Option(min=1, help="ranks on this host; default: parallel.tensor x pipeline x data of the recipe"),
+]
+Pattern = Annotated[
+    str, typer.Argument(metavar="PATTERN", help="a glob over names, e.g. 'graph_*', or a part of FIELD/NAME")
+]
+Kind = Annotated[str, typer.Option(help="only this kind: task, game or environment")]
+Source = Annotated[str, typer.Option(help="only this source: native, open_spiel or reasoning_gym")]
+NumProblems = Annotated[
+    int, typer.Option("--problems", min=0, help="problems to measure at each level; 0: as many as 0.3 s a task allow")
 ]
 
 
@@ -71,14 +96,14 @@ def train(
     """
     from rlpt.config import check_world, load_config
     from rlpt.launcher import launch
-    from rlpt.plan import check_components, default_ranks, make_plan, missing_data
+    from rlpt.plan import check_components, default_ranks, first_hits, make_plan, missing_data
 
     resolved = load_config(config, overrides or ())
     ranks = nproc or int(os.environ.get("WORLD_SIZE", 0)) or default_ranks(resolved)
     if dry_run:
         plan = make_plan(resolved, ranks)
         check_components(resolved)
-        _print_table(plan.name, plan.rows())
+        _print_table(plan.name, [*plan.rows(), *first_hits(resolved)])
         return
     check_world(resolved, ranks)
     if missing := missing_data(resolved):
@@ -164,6 +189,64 @@ def docs(key: Annotated[str, typer.Argument(metavar="[KEY]", help="a key or sect
         typer.echo(
             f"{row.key}\n    {row.type}, {row.default}" + (f"\n    {row.description}" if row.description else "")
         )
+
+
+@tasks_app.command("list")
+def list_tasks(
+    pattern: Pattern = "",
+    kind: Kind = "",
+    source: Source = "",
+    num_problems: NumProblems = 0,
+    fast: Annotated[bool, typer.Option("--fast", help="names and levels, without measuring")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON list on stdout, and nothing else there")] = False,
+) -> None:
+    """List what is registered as a task, and measure it: how hard by level, how fast.
+
+    random: how often uniformly random answers are right; reference solver: one that slips once in 100 units of work.
+
+    [bold]rlpt tasks[/bold]
+    [bold]rlpt tasks graphs --problems 500[/bold]
+    [bold]rlpt tasks --kind game --json[/bold]
+    """
+    from rlpt import task_browser
+
+    task_browser.list_tasks(pattern, kind, source, num_problems, fast, as_json)
+
+
+@tasks_app.command("show")
+def show_task(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a task, e.g. countdown")],
+    level: Annotated[int, typer.Option(help="0 is the easiest")] = 0,
+    seed: Annotated[int, typer.Option(help="of the problem")] = 0,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="an option of the task")] = None,
+) -> None:
+    """Print one problem, how it is solved, and what several answers to it are worth.
+
+    [bold]rlpt tasks show countdown --level 3 --seed 7[/bold]
+    [bold]rlpt tasks show addition --level 2 --option reversed_answer=true[/bold]
+    """
+    from rlpt import task_display
+
+    task_display.show_task(name, level, seed, option or ())
+
+
+@tasks_app.command()
+def gallery(
+    pattern: Pattern = "",
+    kind: Kind = "",
+    source: Source = "",
+    num_problems: NumProblems = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="where to write the page")] = Path(
+        "runs/tasks/gallery.html"
+    ),
+) -> None:
+    """Write one HTML page of all tasks, to look at in a browser; it needs no network.
+
+    [bold]rlpt tasks gallery[/bold]
+    """
+    from rlpt import task_browser
+
+    typer.echo(str(task_browser.build_gallery(pattern, kind, source, num_problems, out)))
 
 
 def _run_ranks(module: str, arguments: list[str], ranks: int, launch: Any) -> int:

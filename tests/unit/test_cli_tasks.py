@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 import rlpt.tasks  # noqa: F401  (registers)
 from rlpt import registry
 from rlpt.__main__ import main
+from rlpt.task_browser import measure, record
+from rlpt.tasks.base import create_task
+from rlpt.tasks.catalogue import Entry, find
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("problems_per_second", "random_success", "reference_success")
@@ -71,7 +75,7 @@ def test_json_lists_options_and_fast_measures_nothing(rlpt_tasks):
 
 
 def test_table_is_grouped_by_field_and_ends_with_the_mixture(rlpt_tasks):
-    code, out, _ = rlpt_tasks("--kind", "task", "*r*", "--problems", "2")
+    code, out, _ = rlpt_tasks("--kind", "task", "*/*r*", "--source", "native", "--problems", "2")
     lines = [line.strip() for line in out.splitlines()]
     assert code == 0
     heading = next(i for i, line in enumerate(lines) if line.startswith("lists") and line.endswith("task, native"))
@@ -88,7 +92,7 @@ def test_filters_by_word_glob_kind_and_source(rlpt_tasks):
 
     everything = set(registry.names("task"))
     assert everything <= names()
-    assert names("rever") == names("lists/reverse") == names("re?erse") == {"reverse"}
+    assert names("s/rever") == names("lists/reverse") == names("re?erse") == {"reverse"}
     assert {"reverse", "sort"} <= names("lists")
     assert names("sort") == {"sort"}, "a whole name is only itself"
     games = {name for name in everything if registry.lookup("task", name).kind == "game"}
@@ -161,6 +165,20 @@ def test_show_an_environment_turn_by_turn(rlpt_tasks):
     assert "<|turn|>" in out
 
 
+def test_a_library_that_fails_costs_its_own_row_and_a_native_bug_stops(capsys):
+    @dataclass(frozen=True)
+    class Failing(type(create_task({"name": "sort"}))):
+        def generate(self, rng, level):
+            raise RuntimeError("the worker died")
+
+    entry = Entry("gym.sort", "task", "reasoning_gym", "reasoning_gym", Failing)
+    [(measured, levels), (other, _)] = measure([entry, find("sort")], 2)
+    assert (record(measured, levels)["unavailable"], other.name) == ("failed here: the worker died", "sort")
+    assert "error: task gym.sort: the worker died" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="the worker died"):
+        measure([replace(entry, source="native")], 2)
+
+
 def test_gallery_is_written_where_asked(rlpt_tasks, tmp_path):
     page = tmp_path / "below" / "page.html"
     code, out, _ = rlpt_tasks("gallery", "reverse", "--problems", "2", "--out", str(page))
@@ -182,7 +200,8 @@ def test_optional_packages_may_be_missing_and_heavy_ones_are_not_needed():
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
+    assert {"reasoning_gym.gcd", "open_spiel.hex"} <= {row["name"] for row in rows if "unavailable" in row}
+    assert "reasoning_gym.codeio" in {row["name"] for row in rows if "unusable" in row}
     assert any(row["name"] == "reverse" and len(row["levels"]) == 10 for row in rows)
     for row in rows:
         assert row["source"] == "native" or "levels" not in row
-        assert row.get("unavailable", "rlpt[").startswith(("install rlpt[", "rlpt["))
