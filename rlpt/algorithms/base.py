@@ -54,6 +54,11 @@ class Algorithm(ABC):
         """Whether `batch.ref_logprobs` must be there."""
         return False
 
+    @property
+    def needs_silent(self) -> bool:
+        """Whether tokens with an advantage of 0 have a gradient (an entropy or a KL term)."""
+        return False
+
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum over the loss tokens; what lies off the mask (even NaN) reaches neither the sum nor the gradient."""

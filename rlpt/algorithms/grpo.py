@@ -44,6 +44,10 @@ class GRPO(Algorithm):
     def needs_reference(self) -> bool:
         return self.kl_coefficient > 0
 
+    @property
+    def needs_silent(self) -> bool:
+        return self.kl_coefficient > 0 or self.entropy_bonus > 0
+
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         mask = batch.loss_mask
         advantages, behavior = policy_tensors(batch, "grpo")

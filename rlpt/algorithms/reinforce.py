@@ -29,6 +29,10 @@ class Reinforce(Algorithm):
         if self.entropy_bonus < 0:
             raise ValueError(f"entropy_bonus={self.entropy_bonus}: must be 0 or more")
 
+    @property
+    def needs_silent(self) -> bool:
+        return self.entropy_bonus > 0
+
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         mask = batch.loss_mask
         advantages, behavior = policy_tensors(batch, "reinforce")

@@ -40,6 +40,8 @@ class EpisodeOptions:
     groups: int = 16
     selfplay: dict[str, Any] = field(default_factory=lambda: {"name": "solve"})
     rubric: list[dict[str, Any]] = field(default_factory=lambda: [dict(part) for part in DEFAULT_RUBRIC])
+    skip_silent: bool = False  # leave episodes with an advantage of 0 out of the batch and of its mean loss, as DAPO's
+    # dynamic sampling does (2503.14476, without its refill): their policy gradient is nothing
     weighting: Weighting = field(default_factory=Weighting)
     unreachable: Literal["lower", "refuse", "ignore"] = "lower"  # a start level that chance alone would not solve in
     # the episodes of the whole run: start lower, refuse to start, or trust graded credit to lead there
@@ -66,6 +68,10 @@ class EpisodeSource:
         self.selfplay = registry.create("selfplay", options.selfplay, f"{where}.selfplay")
         self.rubric = Rubric.from_config(options.rubric, f"{where}.rubric")
         self.tasks = _create_tasks(options.tasks, self.selfplay, where)
+        if options.skip_silent and context.algorithm.needs_silent:
+            raise ConfigError(
+                f"{where}.skip_silent: the algorithm's entropy or KL term acts on silent episodes too; use one of them"
+            )
         by_name = dict(zip(self.tasks, options.tasks))
         self.curriculum = Curriculum(
             {name: share.weight for name, share in by_name.items()},
@@ -96,6 +102,8 @@ class EpisodeSource:
         self.last_episodes = episodes
         trajectories = [trajectory for episode in episodes for trajectory in episode.trajectories]
         self._compare(episodes, trajectories)
+        if self.options.skip_silent:
+            trajectories = [trajectory for trajectory in trajectories if trajectory.advantage != 0]
         batches = pack(
             trajectories,
             context.objective,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from rlpt.errors import ConfigError
@@ -79,17 +80,21 @@ class SelfPlay(ABC):
             legal_ids=tuple(sorted(set(legal_ids))) if self.legal_mask else None,
         )
 
-    def character_ids(self, characters: str, task: Task, tokenizer: Tokenizer) -> set[int]:
+    def character_ids(self, characters: str, task: Task, tokenizer: Tokenizer) -> frozenset[int]:
         """The one token of each character; nothing without `legal_mask`. Raises ConfigError where there is not one."""
-        return {character_id(tokenizer, task, c) for c in sorted(set(characters))} if self.legal_mask else set()
+        return token_ids(characters, task.name, tokenizer) if self.legal_mask else frozenset()
 
 
-def character_id(tokenizer: Tokenizer, task: Task, character: str) -> int:
-    """The one token of a legal character. Raises ConfigError where there is none or several."""
-    ids = tokenizer.encode_characters(character)
-    if len(ids) != 1:
-        raise ConfigError(
-            f"task {task.name}: the character {character!r} is {len(ids)} tokens for this tokenizer, and a legal-token "
-            "mask needs one; train the tokenizer on text that holds it, or set legal_mask: false"
-        )
-    return ids[0]
+@lru_cache(maxsize=4096)
+def token_ids(characters: str, task: str, tokenizer: Tokenizer) -> frozenset[int]:
+    """The one token of each legal character. Raises ConfigError where a character has none or several."""
+    found = set()
+    for character in characters:
+        ids = tokenizer.encode_characters(character)
+        if len(ids) != 1:
+            raise ConfigError(
+                f"task {task}: the character {character!r} is {len(ids)} tokens for this tokenizer, and a legal-token "
+                "mask needs one; train the tokenizer on text that holds it, or set legal_mask: false"
+            )
+        found.add(ids[0])
+    return frozenset(found)

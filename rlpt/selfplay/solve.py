@@ -58,12 +58,15 @@ class Solve(SelfPlay):
         policy_step: int,
     ) -> list[Episode]:
         prompts, params, noise = [], [], []
+        samplings: dict[tuple[str, int], SamplingParams] = {}
         for problem, key in zip(problems, keys, strict=True):
             prompt = encode_marked(tokenizer, prompt_text(problem, self.think))
-            sampling = self.sampling(tasks[problem.task], problem.level, tokenizer)
+            kind = (problem.task, problem.level)
+            if kind not in samplings:
+                samplings[kind] = self.sampling(tasks[problem.task], problem.level, tokenizer)
             for sample in range(self.group_size):
                 prompts.append(prompt)
-                params.append(sampling)
+                params.append(samplings[kind])
                 noise.append(keyed_hash("solve", key, sample) >> 1)  # 63 bits: a signed tensor holds it
         completions = generator(prompts, params, noise)
         episodes = []

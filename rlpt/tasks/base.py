@@ -15,6 +15,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from rlpt import registry
@@ -72,6 +73,12 @@ def capped(credit: float) -> float:
     return 1.0 if credit == 1.0 else WRONG_CREDIT * credit
 
 
+@lru_cache(maxsize=1024)
+def characters_of(alphabet: str) -> frozenset[str]:
+    """Its characters, as a set that is built once."""
+    return frozenset(alphabet)
+
+
 def random_text(characters: str, limit: int, rng: random.Random) -> str:
     """What a policy writes whose legal characters and end mark are equally likely: one character above `limit` where
     the end mark does not come in time."""
@@ -109,7 +116,9 @@ class Task(ABC):
     def verify(self, problem: Problem, answer: str) -> float:
         """Credit in [0, 1] for any text at all: 1 for a right answer, at most `WRONG_CREDIT` for a wrong one, 0 for one
         that is empty, longer than the level's limit or written with other characters. Nothing is evaluated."""
-        if not answer or len(answer) > self.answer_limit(problem.level) or not set(answer) <= set(self.alphabet):
+        if not answer or len(answer) > self.answer_limit(problem.level):
+            return 0.0
+        if not characters_of(self.alphabet).issuperset(answer):
             return 0.0
         return capped(self.grade(problem, answer))
 

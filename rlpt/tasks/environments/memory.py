@@ -49,9 +49,9 @@ class Memory(Environment):
     A right answer scores 1; else `READ_CREDIT` x the share of the chain's facts that were read. The small banks below
     level `FIRST_SHARED` are drawn for every problem anew, since they could be learned by heart instead of read. From
     there on all problems ask one bank, and `bank` chooses its facts: no fact of another bank is one of bank 0, so a
-    policy that looks things up can be tested on facts that it never saw. Without `tools` the whole bank stands before the question, and one turn answers: what a policy
-    can do whose window is too short for it. What is written is there for the rest of the episode, and hides what
-    stood under its key.
+    policy that looks things up can be tested on facts that it never saw. Without `tools` the whole bank stands before
+    the question, and one turn answers: what a policy can do whose window is too short for it. What is written is there
+    for the rest of the episode, and hides what stood under its key.
     """
 
     name: ClassVar[str] = "memory"

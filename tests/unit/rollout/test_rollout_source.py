@@ -253,3 +253,16 @@ def test_environments_through_a_window_fill_batches():
     assert sum(int(batch.loss_mask.sum()) for batch in batches) == chosen > 0
     assert max(int(batch.positions.max()) for batch in batches) < 24
     assert source.metrics()["level/memory"] == 5
+
+
+def test_silent_episodes_can_be_left_out():
+    everything, loud = open_source(algorithm="reinforce"), open_source(algorithm="reinforce", skip_silent=True)
+    all_tokens = sum(int(batch.loss_mask.sum()) for batch in everything.take(2))
+    batches = loud.take(2)
+    with_signal = [t for e in loud.last_episodes for t in e.trajectories if t.advantage != 0]
+    assert 0 < sum(int(batch.loss_mask.sum()) for batch in batches) < all_tokens
+    assert sum(int(batch.loss_mask.sum()) for batch in batches) == sum(int(t.action_mask.sum()) for t in with_signal)
+    assert all((batch.advantages[batch.loss_mask] != 0).all() for batch in batches)
+    assert loud.metrics() == everything.metrics(), "what was played is counted all the same"
+    with pytest.raises(ConfigError, match=r"skip_silent: the algorithm's entropy or KL term"):
+        open_source(skip_silent=True, options={"entropy_bonus": 0.01}.items())
