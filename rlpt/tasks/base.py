@@ -27,6 +27,7 @@ DIGITS = "0123456789"
 HELD_OUT_ONE_IN = 8  # of a task's prompts, those that only evaluation asks
 SPLIT_ATTEMPTS = 64  # draws to find a prompt on the seed's side; a level with few prompts may have none there
 WRONG_CREDIT = 0.9  # the most that a wrong answer may earn
+MOST_STEPS = 512  # of a trace that are looked at; no worked solution has as many
 RELIABILITY = 0.99  # of the reference solver, a unit of effort
 _EVALUATION_BIT = 1 << 62
 
@@ -123,8 +124,14 @@ class Task(ABC):
         return capped(self.grade(problem, answer))
 
     def verify_steps(self, problem: Problem, trace: str) -> list[float]:
-        """1 or 0 for each space-separated step of a trace. As it stands for tasks with one right trace: a step is right
-        where the oracle has the same one."""
+        """1 or 0 for each space-separated step of any text at all; steps beyond `MOST_STEPS` are wrong unread."""
+        steps = trace.split()
+        read, unread = steps[:MOST_STEPS], steps[MOST_STEPS:]
+        return self.check_steps(problem, " ".join(read)) + [0.0] * len(unread)
+
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
+        """What `verify_steps` says of a trace of at most `MOST_STEPS` steps. As it stands for tasks with one right
+        trace: a step is right where the oracle has the same one."""
         steps, expected = trace.split(), self.solution(problem).split()
         return [float(i < len(expected) and step == expected[i]) for i, step in enumerate(steps)]
 

@@ -144,7 +144,7 @@ class LinearEquations(Task):
         """`3y=3 y=1 x=2`: the equations of `elimination`."""
         return " ".join(map(equation_text, elimination(problem.meta["rows"])))
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when it is an equation that the solution satisfies and is news: no multiple of one that is
         there, unless it is that one divided."""
         solution, scores = problem.meta["solution"], []

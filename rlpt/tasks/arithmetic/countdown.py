@@ -125,7 +125,7 @@ class Countdown(Task):
         """`1+3=4 4*2=8`: the operations in order; a lone number is its own step."""
         return " ".join(problem.meta["steps"])
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when its sum holds and its terms are still there: given, or made by an earlier right step."""
         pool = Counter(problem.meta["numbers"])
         scores = []

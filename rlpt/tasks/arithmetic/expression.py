@@ -96,7 +96,7 @@ class Expression(Task):
         """`3-5=-2 -2*2=-4 -4+1=-3`: the operations, inner ones first, with the values they meet."""
         return " ".join(problem.meta["steps"])
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when it is an operation that was not done before and whose terms were worked out."""
         steps, needs = problem.meta["steps"], problem.meta["needs"]
         done: set[int] = set()

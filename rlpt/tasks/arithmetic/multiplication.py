@@ -68,7 +68,7 @@ class Multiplication(Task):
             total += product
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A product is right for a digit's worth of the second factor that has none yet, a sum for two partial results
         that are still there; the order does not matter."""
         first, worths = problem.meta["first"], Counter(place_values(problem.meta["second"]))

@@ -107,7 +107,7 @@ class Environment(Task):
         """The oracle's turns."""
         return problem.answer
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A turn is right where a perfect player could have taken it."""
         observation, scores = self.begin(problem), []
         for text in trace.split():

@@ -109,10 +109,10 @@ class ProgramWriting(Task):
         effects = self.effects(before, pieces, cases[0][0])
         return " ".join(f"{piece}={effect}" for piece, effect in zip(pieces, effects))
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right where the oracle has it, or where the steps' pieces make a right program and it says truly
         what its piece does."""
-        scores = super().verify_steps(problem, trace)
+        scores = super().check_steps(problem, trace)
         steps = [step.rpartition("=") for step in trace.split()]
         written = "".join(piece for piece, _, _ in steps)
         if min(scores, default=1.0) < 1 and self.verify(problem, written) == 1:

@@ -116,7 +116,7 @@ class Game(Task):
         """`a1=0 b2=1 c1=-1`: the value of each legal move."""
         return " ".join(f"{move}={value_text(value)}" for move, value in problem.meta["values"].items())
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right where it gives a legal move its value, once and in any order."""
         open_steps = {f"{move}={value_text(value)}" for move, value in problem.meta["values"].items()}
         scores = []

@@ -119,7 +119,7 @@ class Nim(Game):
             steps.append(f"{number}:{size}-{take}={size - take}")
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """Right is a heap in binary, as often as it is there; a true exclusive or of heaps or earlier right results, at
         most once a heap; and a winning move, once."""
         heaps, values = self.start(problem).inner, problem.meta["values"]

@@ -155,7 +155,7 @@ class TicTacToe(Game):
         values = problem.meta["values"]
         return " ".join(f"{cell}{best_line(marked(board, cell))}={_SIGN[worth]}" for cell, worth in values.items())
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when its first move is new and legal, all later ones are best ones, the game ends with the
         last, and the value is the move's."""
         start, values = self.start(problem).inner, dict(problem.meta["values"])

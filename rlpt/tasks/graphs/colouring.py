@@ -82,7 +82,7 @@ class Colouring(Task):
             colour[node] = letter
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """Nodes may come in any order, each once, and get any colour that their neighbours leave."""
         nodes, colours, edges = (problem.meta[key] for key in ("nodes", "colours", "edges"))
         colour: dict[str, str] = {}

@@ -104,7 +104,7 @@ class GraphPath(Task):
         answer = problem.answer
         return " ".join(answer[i : i + 2] for i in range(len(answer) - 1)) or answer
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when it is an edge that goes on from where the last right step ended."""
         edges, at = {frozenset(edge) for edge in problem.meta["edges"]}, problem.meta["start"]
         scores = []

@@ -88,7 +88,7 @@ class Reachability(Task):
             steps.append(f"{start}{goal}={bit}")
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """Found nodes may be gone on from in any order, each once; the bit is right when the search has shown it."""
         edges, queries = problem.meta["edges"], list(problem.meta["queries"])
         found, waiting = queries[0][0], queries[0][0]  # nodes; those to go on from

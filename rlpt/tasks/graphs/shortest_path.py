@@ -93,7 +93,7 @@ class ShortestPath(Task):
         back = problem.answer[::-1]
         return " ".join(steps + [f"{back[i]}<{back[i + 1]}" for i in range(len(back) - 1)])
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A node is settled rightly by any edge that gives the least sum of all that leave the settled ones; the way
         back goes from the goal along edges whose weight is the difference of the sums."""
         start, at, edges = (problem.meta[key] for key in ("start", "goal", "edges"))

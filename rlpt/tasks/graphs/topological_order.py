@@ -87,7 +87,7 @@ class TopologicalOrder(Task):
             counts.update({edge[1]: counts[edge[1]] - 1 for edge in edges if edge[0] == node})
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """Any free node may be taken, as often as nodes are wanted; counts are right once for each node."""
         edges = problem.meta["edges"]
         counts = {node: len(before) for node, before in predecessors(edges).items()}

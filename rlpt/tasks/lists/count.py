@@ -53,7 +53,7 @@ class Count(Task):
             steps.append(f"{digit}={text.count(digit)}")
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """The occurrences and counts may come in any order; a step that is said again is not right."""
         missing, scores = Counter(self.solution(problem).split()), []
         for step in trace.split():

@@ -74,7 +74,7 @@ class Boolean(Task):
                 steps.append(reduced(steps[-1], 1))
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when it writes the values into the next formula, or works out one operator, whichever, of the
         last right step."""
         waiting = [with_values(formula, problem.meta["values"]) for formula in reversed(problem.meta["formulas"])]

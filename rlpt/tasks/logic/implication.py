@@ -88,7 +88,7 @@ class Implication(Task):
         verdicts = [f"{symbol}={bit}" for symbol, bit in zip(problem.meta["asked"], problem.answer)]
         return " ".join(fired(problem.meta["facts"], problem.meta["rules"]) + verdicts)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A rule is right when its premises are known by then and its conclusion is not; `symbol=bit` when it is true
         and the next query. The order of the rules is free."""
         known, rules = set(problem.meta["facts"]), set(problem.meta["rules"])

@@ -145,7 +145,7 @@ class KnightsKnaves(Task):
             known[name] = found[name]
         return " ".join(steps)
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when its statement, with what earlier right steps found written in, leads to its kind."""
         said = {line[0]: line[2:] for line in problem.meta["said"]}
         known: dict[str, str] = {}

@@ -113,7 +113,7 @@ class Satisfiability(Task):
         """`?a bA:b Bc:c`: see `search`."""
         return " ".join(search(problem.meta["variables"], problem.meta["clauses"]))
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """Any order of propagation and any literal tried is right, as long as clauses force what they are said to, and
         after a clause is found false the last literal tried is turned over."""
         literals = problem.meta["variables"] + problem.meta["variables"].upper()

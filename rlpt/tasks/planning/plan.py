@@ -46,7 +46,7 @@ class PlanTask(Task):
         states = self.states(problem, problem.answer)[1:]
         return " ".join(f"{move}:{state}" for move, state in zip(problem.answer, states))
 
-    def verify_steps(self, problem: Problem, trace: str) -> list[float]:
+    def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """A step is right when its move is legal where the last right step ended, and leads to the state that it names,
         one that was not met before."""
         state, scores = problem.meta["start"], []
