@@ -62,6 +62,7 @@ class SourceContext:
     data_size: int
     seed: int
     gather: Callable[[Any], list[Any]]  # all_gather_object over data-parallel ranks, in rank order
+    agree: Callable[[Any], Any] = lambda value: value  # the first tensor-parallel rank's value, on all of them
     algorithm: Any = None  # the objective's algorithm (its `advantages`)
     generator: Any = None  # types.Generator on the training weights
     steps: int = 0  # optimizer steps of the whole run that this source takes part in

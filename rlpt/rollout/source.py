@@ -155,13 +155,17 @@ class EpisodeSource:
         return episodes
 
     def _compare(self, episodes: list[Episode], trajectories: list[Trajectory]) -> None:
-        """Advantages within peer sets and the curriculum's counts, from all ranks' episodes in problem order."""
+        """Advantages within peer sets and the curriculum's counts, from all ranks' episodes in problem order.
+
+        Tensor-parallel ranks play the same episodes; where a verifier's verdict can hang on a limit of time, the first
+        rank's counts on all of them.
+        """
         plays = [
             (e.problem.task, e.problem.level, float(all(score == 1.0 for score in e.outcome.values())))
             for e in episodes
         ]
         rows = [(t.reward, t.peers, t.role, int(t.action_mask.sum()), t.truncated, t.rewards) for t in trajectories]
-        gathered = self.context.gather((plays, rows))
+        gathered = self.context.gather(self.context.agree((plays, rows)))
         every_row = [row for _, part in gathered for row in part]
         rewards = np.array([row[0] for row in every_row], dtype=np.float64)
         peers = np.array([row[1] for row in every_row], dtype=np.int64)

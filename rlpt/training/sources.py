@@ -57,6 +57,7 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             data_size=mesh.data.size,
             seed=config.seed,
             gather=mesh.data.gather_objects,
+            agree=lambda value: mesh.tensor.gather_objects(value)[0],
             algorithm=algorithm,
             generator=runtime.generator,
             steps=max(0, config.schedule.steps - config.objectives[name].start_step),

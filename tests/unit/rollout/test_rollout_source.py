@@ -14,6 +14,7 @@ import rlpt.rollout.source  # noqa: F401
 from rlpt import registry
 from rlpt.batch import SourceContext
 from rlpt.errors import ConfigError
+from rlpt.rewards.base import Rubric
 
 GROUPS, SIZE = 8, 4
 CURRICULUM = {"target_level": 3, "min_count": 6, "promote_at": 0.04, "demote_at": 0.01}
@@ -28,7 +29,16 @@ SPEC = {
 }
 
 
-def open_source(rank=0, size=1, gather=lambda value: [value], algorithm="grpo", reference=None, options=(), **changes):
+def open_source(
+    rank=0,
+    size=1,
+    gather=lambda value: [value],
+    agree=lambda value: value,
+    algorithm="grpo",
+    reference=None,
+    options=(),
+    **changes,
+):
     context = SourceContext(
         objective="play",
         tokenizer=CharacterTokenizer(),
@@ -38,6 +48,7 @@ def open_source(rank=0, size=1, gather=lambda value: [value], algorithm="grpo", 
         data_size=size,
         seed=5,
         gather=gather,
+        agree=agree,
         algorithm=registry.create("algorithm", {"name": algorithm, **dict(options)}),
         steps=100,
         generator=RandomGenerator(),
@@ -266,3 +277,18 @@ def test_silent_episodes_can_be_left_out():
     assert loud.metrics() == everything.metrics(), "what was played is counted all the same"
     with pytest.raises(ConfigError, match=r"skip_silent: the algorithm's entropy or KL term"):
         open_source(skip_silent=True, options={"entropy_bonus": 0.01}.items())
+
+
+def test_tensor_ranks_learn_from_the_first_one_s_verdicts():
+    """A verifier that timed out on one rank only must not give the ranks different gradients."""
+    first = open_source()
+    verdicts = []
+    first.context = replace(first.context, agree=lambda value: verdicts.append(value) or value)
+    first.take(1)
+    second = open_source(agree=lambda value: verdicts[0])
+    second.rubric = Rubric.from_config([{"name": "correct", "weight": 0.0}])  # this rank saw nothing right
+    second.take(1)
+    expected = [t.advantage for e in first.last_episodes for t in e.trajectories]
+    assert [t.advantage for e in second.last_episodes for t in e.trajectories] == expected
+    assert any(expected)
+    assert second.curriculum.state_dict() == first.curriculum.state_dict()
