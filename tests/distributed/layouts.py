@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers.tokenizer import CharacterTokenizer
+
+import rlpt.rewards
+import rlpt.tasks  # noqa: F401 (registers)
 from rlpt import registry
 from rlpt.batch import Batch
 from rlpt.config import Config, parse_config
@@ -21,9 +26,13 @@ from rlpt.distributed.device import leave, setup_device
 from rlpt.distributed.mesh import init_mesh
 from rlpt.models.gpt import build_gpt
 from rlpt.models.policy import Policy
+from rlpt.rewards.base import Rubric
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.rollout.packing import pack
 from rlpt.rollout.sampling import draw, kept_logprobs, keyed_uniform
+from rlpt.selfplay.converse import Converse
+from rlpt.tasks.base import create_task, train_seed
+from rlpt.template import SPECIAL_TOKENS
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.schedule import Schedule
 from rlpt.training.step import TrainStep
@@ -205,6 +214,52 @@ def play(config: Config) -> dict[str, Any]:
     }
 
 
+class SmallTokenizer(CharacterTokenizer):
+    """Marks, lower-case letters, digits and what environments answer: all within `VOCABULARY`."""
+
+    vocab_size = VOCABULARY
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789?+-"
+
+    def encode_characters(self, text: str) -> list[int]:
+        return [self.first_byte + self.characters.index(character) for character in text]
+
+    def decode(self, ids: Any) -> str:
+        marks = ["", "", *SPECIAL_TOKENS]
+        return "".join(marks[i] if i < self.first_byte else self.characters[i - self.first_byte] for i in ids)
+
+
+def converse(config: Config) -> dict[str, Any]:
+    """Episodes of several turns through a short window, and the trainer's log-probs of every turn's tokens."""
+    mesh, policy = build(config)
+    task, form = create_task({"name": "memory"}), Converse(group_size=6, window=18, temperature=1.3)
+    problems = [task.sample(train_seed(4, index), 2) for index in range(4)]
+    episodes = form.play(
+        problems,
+        {"memory": task},
+        PolicyGenerator(policy),
+        SmallTokenizer(),
+        Rubric.from_config(),
+        keys=list(range(4)),
+        policy_step=0,
+    )
+    trajectories = [trajectory for episode in episodes for trajectory in episode.trajectories]
+    largest, compared = 0.0, 0
+    for batch in pack(trajectories, "play", 2, LENGTH, VOCABULARY, 0):
+        difference = (policy.score(batch).logprobs - batch.behavior_logprobs)[batch.loss_mask].abs()
+        largest = max([largest, *difference.tolist()])
+        compared += len(difference)
+    everyone = mesh.world.gather_objects([trajectory.token_ids.tolist() for trajectory in trajectories])
+    return {
+        "tokens": everyone[0],
+        "ranks_agree": all(tokens == everyone[0] for tokens in everyone),
+        "largest_difference": largest,
+        "compared": compared,
+        "chosen": sum(int(trajectory.action_mask.sum()) for trajectory in trajectories),
+        "slid": sum(trajectory.windows is not None for trajectory in trajectories),
+        "spread": float(np.std(np.concatenate([t.logprobs[t.action_mask] for t in trajectories]))),
+    }
+
+
 def decode_without_cache(config: Config) -> dict[str, Any]:
     """Completions of the cached decoder, and the same by the training forward over the whole text for every token."""
     _, policy = build(config)
@@ -308,6 +363,7 @@ def main() -> None:
             seen[name]["untied"] = run_steps(tiny_config(parallel, tie=False))
         if "pipeline" not in parallel:
             seen[name]["play"] = play(tiny_config(parallel, init_std=0.3))
+            seen[name]["converse"] = converse(tiny_config(parallel, init_std=0.3))
         if name in ("single", "tensor"):
             seen[name]["decode"] = decode_without_cache(tiny_config(parallel, init_std=0.3))
         if name in ("single", "data"):

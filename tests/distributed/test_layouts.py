@@ -99,6 +99,18 @@ def test_every_rank_and_layout_draws_the_same_tokens(single, double, layout):
     assert largest_difference(seen["logprobs"], single["play"]["logprobs"]) < 1e-5
 
 
+@pytest.mark.parametrize("layout", ["single", *PLAYING])
+def test_turns_through_a_window_are_scored_as_they_were_sampled(single, double, layout):
+    """Every turn from just the tokens that its window held; the same turns at every layout."""
+    seen = (double | {"single": single})[layout]["converse"]
+    assert seen["largest_difference"] < 1e-5
+    assert seen["compared"] == seen["chosen"] > 200
+    assert seen["slid"] > 10
+    assert seen["spread"] > 0.3  # a uniform sampler would agree with anything
+    assert seen["ranks_agree"]
+    assert seen["tokens"] == single["converse"]["tokens"]
+
+
 def test_noise_is_a_rows_own(single):
     """The requests are asked twice with other keys: other tokens."""
     tokens = single["play"]["tokens"]
