@@ -27,7 +27,6 @@ DIGITS = "0123456789"
 HELD_OUT_ONE_IN = 8  # of a task's prompts, those that only evaluation asks
 SPLIT_ATTEMPTS = 64  # draws to find a prompt on the seed's side; a level with few prompts may have none there
 WRONG_CREDIT = 0.9  # the most that a wrong answer may earn
-MOST_STEPS = 512  # of a trace that are looked at; no worked solution has as many
 RELIABILITY = 0.99  # of the reference solver, a unit of effort
 _EVALUATION_BIT = 1 << 62
 
@@ -101,6 +100,7 @@ class Task(ABC):
     source: ClassVar[str] = "native"  # native | open_spiel | reasoning_gym: whose problems they are
     unique_answer: ClassVar[bool] = True  # whether each problem has one right answer
     max_level: ClassVar[int] = 9
+    most_steps: ClassVar[int] = 512  # of a trace that are looked at: more than any worked solution has
     alphabet: ClassVar[str] = DIGITS  # every character that an answer may hold
     thought_alphabet: ClassVar[str] = DIGITS + " "  # every character that a worked trace may hold
 
@@ -124,13 +124,13 @@ class Task(ABC):
         return capped(self.grade(problem, answer))
 
     def verify_steps(self, problem: Problem, trace: str) -> list[float]:
-        """1 or 0 for each space-separated step of any text at all; steps beyond `MOST_STEPS` are wrong unread."""
+        """1 or 0 for each space-separated step of any text at all; steps beyond `most_steps` are wrong unread."""
         steps = trace.split()
-        read, unread = steps[:MOST_STEPS], steps[MOST_STEPS:]
+        read, unread = steps[: self.most_steps], steps[self.most_steps :]
         return self.check_steps(problem, " ".join(read)) + [0.0] * len(unread)
 
     def check_steps(self, problem: Problem, trace: str) -> list[float]:
-        """What `verify_steps` says of a trace of at most `MOST_STEPS` steps. As it stands for tasks with one right
+        """What `verify_steps` says of a trace of at most `most_steps` steps. As it stands for tasks with one right
         trace: a step is right where the oracle has the same one."""
         steps, expected = trace.split(), self.solution(problem).split()
         return [float(i < len(expected) and step == expected[i]) for i, step in enumerate(steps)]

@@ -134,37 +134,69 @@ _ALLOWED = {
         "builtins": "set|frozenset|list|dict|tuple|int|float|complex|bool|str|bytes|bytearray|slice",
     }.items()
 }
+_GETATTR = ("builtins", "getattr")
+_ENUMERATIONS = (
+    ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
+    ("torch.distributed.checkpoint.planner", "WriteItemType"),
+)
 _MEMO_WRITES = {"MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"}
 _MEMO_READS = {"GET", "BINGET", "LONG_BINGET"}
 _FORBIDDEN = {"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ"}
 
 
+Event = tuple[str, Any]  # ("text", string) | ("name", (module, name)) | ("opcode", its name)
+
+
 def _pickled_names(data: bytes) -> list[tuple[str, str]]:
-    """(module, name) of every global that a pickle imports. Raises ValueError where that can't be told for sure."""
-    names: list[tuple[str, str]] = []
-    pushed: list[str | None] = []  # what the last opcodes put on the stack; None: anything but a known string
-    memo: dict[int, str | None] = {}
+    """(module, name) of every global that a pickle imports, members of enumerations by `getattr` left out. Raises
+    ValueError where that can't be told for sure."""
+    events = _events(data)
+    names = []
+    for index, (kind, value) in enumerate(events):
+        if kind == "name" and not (value == _GETATTR and _is_member(events[index + 1 : index + 5])):
+            names.append(value)
+    return names
+
+
+def _events(data: bytes) -> list[Event]:
+    """What the opcodes push, in order; reading from the memo counts as pushing again, writing to it is left out."""
+    events: list[Event] = []
+    memo: dict[int, Event] = {}
     for opcode, argument, position in pickletools.genops(data):
         if opcode.name in _MEMO_WRITES:  # these leave the stack as it is
-            memo[len(memo) if opcode.name == "MEMOIZE" else int(str(argument))] = pushed[-1] if pushed else None
-            continue
-        if opcode.name in _MEMO_READS:
-            pushed.append(memo.get(int(str(argument))))
-            continue
-        if opcode.name == "GLOBAL":
+            if events:
+                memo[len(memo) if opcode.name == "MEMOIZE" else int(str(argument))] = events[-1]
+        elif opcode.name in _MEMO_READS:
+            events.append(memo.get(int(str(argument)), ("opcode", opcode.name)))
+        elif opcode.name == "GLOBAL":
             module, _, name = str(argument).partition(" ")
-            names.append((module, name))
+            events.append(("name", (module, name)))
         elif opcode.name == "STACK_GLOBAL":
-            if len(pushed) < 2 or pushed[-1] is None or pushed[-2] is None:
+            if [kind for kind, _ in events[-2:]] != ["text", "text"]:
                 raise ValueError(f"a name at byte {position} is computed, not written")
-            names.append((pushed[-2], pushed[-1]))
+            (_, module), (_, name) = events[-2:]
+            events[-2:] = [("name", (module, name))]
         elif opcode.name in _FORBIDDEN:
             raise ValueError(f"opcode {opcode.name} at byte {position}")
-        if opcode.name.endswith("UNICODE") or opcode.name.endswith("UNICODE8"):
-            pushed.append(argument)
-        else:
-            pushed = [None]
-    return names
+        elif opcode.name.endswith("UNICODE") or opcode.name.endswith("UNICODE8"):
+            events.append(("text", argument))
+        elif opcode.name not in ("PROTO", "FRAME"):
+            events.append(("opcode", opcode.name))
+    return events
+
+
+def _is_member(after: list[Event]) -> bool:
+    """Whether `getattr` is called at once, on one of our enumerations for one of its members, and is used for nothing
+    else: Python 3.11.0 to 3.11.3 pickle a member so, later ones by its value."""
+    if len(after) != 4:
+        return False
+    (kind, enumeration), (named, member), *call = after
+    return (
+        (kind, enumeration) in [("name", one) for one in _ENUMERATIONS]
+        and named == "text"
+        and re.fullmatch("[A-Z][A-Z0-9_]*", member) is not None
+        and call == [("opcode", "TUPLE2"), ("opcode", "REDUCE")]
+    )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from helpers.tasks import JUNK, digests_elsewhere, problems, task_names
 
 from rlpt.errors import ConfigError
 from rlpt.registry import lookup
-from rlpt.tasks.base import MOST_STEPS, WRONG_CREDIT, create_task, evaluation_seed, is_held_out, train_seed
+from rlpt.tasks.base import WRONG_CREDIT, create_task, evaluation_seed, is_held_out, train_seed
 from rlpt.tasks.profile import random_success, reference_success
 from rlpt.template import ANSWER, END, TURN, encode_marked, parse_answer
 
@@ -65,7 +65,7 @@ def test_worked_solution_passes_its_own_check(task):
             trace = task.solution(problem)
             assert trace
             assert set(trace) <= set(task.thought_alphabet)
-            assert len(trace.split()) < MOST_STEPS
+            assert len(trace.split()) < task.most_steps
             assert task.verify_steps(problem, trace) == [1.0] * len(trace.split())
             assert 0 in task.verify_steps(problem, trace + " 77+77=77")
             assert sum(task.verify_steps(problem, " ".join(JUNK))) < len(" ".join(JUNK).split())

@@ -34,6 +34,7 @@ class ReasoningGymTask(Task):
     """Items, levels and verdicts of the data set that a subclass names."""
 
     source: ClassVar[str] = "reasoning_gym"
+    most_steps: ClassVar[int] = 2048  # an answer is its own trace, and some are whole matrices
     data_set: ClassVar[str]
     traits: ClassVar[DataSet]
 

@@ -10,6 +10,8 @@ import threading
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
+from torch.distributed.checkpoint.planner import WriteItemType
 
 from rlpt.config import CheckpointConfig, Config
 from rlpt.errors import CheckpointError
@@ -225,6 +227,46 @@ def test_names_hidden_in_the_memo_or_behind_dots_are_seen(tmp_path):
         path.write_bytes(data)
         with pytest.raises(CheckpointError, match=message):
             check_pickle(path)
+
+
+class Looked:
+    """Pickles as `getattr(owner, name)`: as Python 3.11.0 to 3.11.3 pickle members of enumerations."""
+
+    def __init__(self, owner, name):
+        self.call = getattr, (owner, name)
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_members_of_our_enumerations_may_be_looked_up_by_name(tmp_path):
+    path = tmp_path / ".metadata"
+    members = [
+        Looked(_MEM_FORMAT_ENCODING, "TORCH_CONTIGUOUS_FORMAT"),
+        Looked(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT"),
+        Looked(WriteItemType, "TENSOR"),
+    ]
+    path.write_bytes(pickle.dumps([*members, *members]))
+    check_pickle(path)
+    assert pickle.loads(path.read_bytes())[0] is _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT
+
+
+@pytest.mark.parametrize(
+    "looked",
+    [
+        Looked(_MEM_FORMAT_ENCODING, "__reduce_ex__"),
+        Looked(_MEM_FORMAT_ENCODING, "mro"),
+        Looked(torch.Size, "NUMEL"),
+        Looked(Looked(WriteItemType, "TENSOR"), "TENSOR"),
+        getattr,
+    ],
+    ids=["dunder", "method", "no enumeration", "nested", "kept"],
+)
+def test_getattr_for_anything_else_is_refused(tmp_path, looked):
+    path = tmp_path / ".metadata"
+    path.write_bytes(pickle.dumps([Looked(WriteItemType, "TENSOR"), looked]))
+    with pytest.raises(CheckpointError, match=r"names builtins\.getattr"):
+        check_pickle(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"\x80\x04", b"\x80\x04\x8c\xff"])
