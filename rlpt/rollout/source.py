@@ -140,12 +140,17 @@ class EpisodeSource:
         return lines
 
     def _episodes_per_second(self) -> float:
-        """How fast all ranks together play one problem each at the start levels; the episodes are thrown away."""
-        problems = [task.sample(train_seed(0, 0), self.curriculum.level(name)) for name, task in self.tasks.items()]
+        """How fast all ranks together play one step's groups at the start levels; the episodes are thrown away."""
+        context, form = self.context, self.selfplay
+        mine = range(context.data_rank, self.options.groups, context.data_size)
+        drawn = [self.curriculum.draw(index) for index in mine]
+        problems = [
+            self.tasks[task].sample(train_seed(0, index), level) for index, (task, level, _) in zip(mine, drawn)
+        ]
         before = time.monotonic()
-        self._play(problems, [keyed_hash("rehearsal", name) >> 1 for name in self.tasks], step=0)
-        seconds = max(self.context.gather(time.monotonic() - before))
-        return len(problems) * self.selfplay.group_size * self.context.data_size / max(seconds, 1e-9)
+        self._play(problems, [keyed_hash("rehearsal", index) >> 1 for index in mine], step=0)
+        seconds = max(context.gather(time.monotonic() - before))
+        return self.options.groups * form.group_size / max(seconds, 1e-9)
 
     def _play(self, problems: list[Problem], keys: list[int], step: int) -> list[Episode]:
         context = self.context
