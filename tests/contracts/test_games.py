@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from helpers.hostile_answers import ENDLESS, harmful
 from helpers.tasks import JUNK, digests_elsewhere, problems, task_names
 
 from rlpt.errors import ConfigError
@@ -111,6 +112,13 @@ def test_wrong_answers(game):
     for junk in JUNK:
         assert game.verify(problem, junk) == 0
         game.verify_steps(problem, junk)
+
+
+def test_hostile_answers_score_nothing_and_do_nothing(game, tmp_path):
+    answers = [*harmful(str(tmp_path / "canary")), *ENDLESS]
+    for level in {0, game.max_level}:
+        assert not any(game.verify(drawn(game, level)[0], answer) for answer in answers)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_playouts_keep_the_rules(game):

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.hostile_answers import ENDLESS, harmful
 from helpers.tasks import JUNK, digests_elsewhere, problems, task_names
 
 from rlpt.errors import ConfigError
@@ -118,6 +119,16 @@ def test_junk_is_worth_nothing(task):
                 well_formed = len(junk) <= task.answer_limit(level) and set(junk) <= set(task.alphabet)
                 assert task.verify(problem, junk) <= (WRONG_CREDIT if junk and well_formed else 0), ascii(junk[:20])
                 task.verify_steps(problem, junk)
+
+
+def test_hostile_answers_score_nothing_and_do_nothing(task, tmp_path):
+    answers = [*harmful(str(tmp_path / "canary")), *ENDLESS]
+    for level in (0, task.max_level):
+        problem = task.sample(train_seed(3, 0), level)
+        for answer in answers:  # `9**9` is a Befunge program like another, and a bounded one
+            most = WRONG_CREDIT if set(answer) <= set(task.alphabet) else 0
+            assert task.verify(problem, answer) <= most
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_levels_get_harder_for_the_reference_solver(task):
