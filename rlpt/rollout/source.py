@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from rlpt.rollout.packing import pack
 from rlpt.selfplay.base import SelfPlay
 from rlpt.selfplay.curriculum import Curriculum, CurriculumOptions, Weighting
 from rlpt.selfplay.first_hit import first_hit
-from rlpt.tasks.base import Task, keyed_hash, train_seed
+from rlpt.tasks.base import Task, keyed_hash
 from rlpt.types import Episode, Problem, Trajectory
 
 
@@ -93,12 +93,8 @@ class EpisodeSource:
         indices = range(self.problems_drawn, self.problems_drawn + groups)
         mine = [index for index in indices if index % context.data_size == context.data_rank]
         self.problems_drawn += groups
-        problems = []
-        for index in mine:
-            task, level, seed = self.curriculum.draw(index)
-            problems.append(self.tasks[task].sample(seed, level))
         keys = [keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in mine]
-        episodes = self._play(problems, keys, step)
+        episodes = self._play(self._problems(mine), keys, step)
         self.last_episodes = episodes
         trajectories = [trajectory for episode in episodes for trajectory in episode.trajectories]
         self._compare(episodes, trajectories)
@@ -143,14 +139,16 @@ class EpisodeSource:
         """How fast all ranks together play one step's groups at the start levels; the episodes are thrown away."""
         context, form = self.context, self.selfplay
         mine = range(context.data_rank, self.options.groups, context.data_size)
-        drawn = [self.curriculum.draw(index) for index in mine]
-        problems = [
-            self.tasks[task].sample(train_seed(0, index), level) for index, (task, level, _) in zip(mine, drawn)
-        ]
+        problems = self._problems(mine)
         before = time.monotonic()
         self._play(problems, [keyed_hash("rehearsal", index) >> 1 for index in mine], step=0)
         seconds = max(context.gather(time.monotonic() - before))
         return self.options.groups * form.group_size / max(seconds, 1e-9)
+
+    def _problems(self, indices: Iterable[int]) -> list[Problem]:
+        """The problems with these global indices, at the curriculum's present state."""
+        drawn = map(self.curriculum.draw, indices)
+        return [self.tasks[task].sample(seed, level) for task, level, seed in drawn]
 
     def _play(self, problems: list[Problem], keys: list[int], step: int) -> list[Episode]:
         context = self.context

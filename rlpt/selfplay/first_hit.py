@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlpt.selfplay.base import SelfPlay
-from rlpt.tasks.base import Task, train_seed
-from rlpt.tasks.profile import random_success
+from rlpt.tasks.base import Task
+from rlpt.tasks.profile import first_problems, random_success
 from rlpt.types import Tokenizer
 
 NUM_PROBLEMS = 32  # whose oracle's answers are measured
 NUM_RANDOM = 400  # random answers tried out
-_STREAM = 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class FirstHit:
 
 def first_hit(task: Task, level: int, form: SelfPlay, tokenizer: Tokenizer) -> FirstHit:
     """The estimate from `NUM_PROBLEMS` oracle's answers, or from random ones where those succeed oftener."""
-    problems = [task.sample(train_seed(_STREAM, index), level) for index in range(NUM_PROBLEMS)]
+    problems = first_problems(task, level, NUM_PROBLEMS)
     chance = sum(form.chance(task, problem, tokenizer) for problem in problems) / NUM_PROBLEMS
     if not task.unique_answer and form.legal_mask:
         chance = max(chance, random_success(task, level, NUM_RANDOM))

@@ -31,22 +31,12 @@ class LevelProfile:
 def random_success(task: Task, level: int, count: int) -> float:
     """Share of `count` problems that uniformly random answers solve exactly."""
     rng = _random_policy(task, level)
-    return sum(task.verify(p, task.random_answer(p, rng)) == 1 for p in _problems(task, level, count)) / count
+    return sum(task.verify(p, task.random_answer(p, rng)) == 1 for p in first_problems(task, level, count)) / count
 
 
 def reference_success(task: Task, level: int, count: int) -> float:
     """Mean over `count` problems of the chance that the reference solver gets through without a slip."""
-    return sum(RELIABILITY ** task.effort(problem) for problem in _problems(task, level, count)) / count
-
-
-def problems_per_second(task: Task, level: int, seconds: float = 0.05) -> float:
-    """Problems that are made, and their oracle's answers verified, in about `seconds`."""
-    start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds or count == 0:
-        problem = task.sample(train_seed(_STREAM, count), level)
-        task.verify(problem, problem.answer)
-        count += 1
-    return count / elapsed
+    return sum(RELIABILITY ** task.effort(problem) for problem in first_problems(task, level, count)) / count
 
 
 def profile_level(task: Task, level: int, count: int = 0, seconds: float = SECONDS / 10) -> LevelProfile:
@@ -89,5 +79,6 @@ def _random_policy(task: Task, level: int) -> random.Random:
     return random.Random(keyed_hash("random policy", task.name, level))
 
 
-def _problems(task: Task, level: int, count: int) -> list[Problem]:
+def first_problems(task: Task, level: int, count: int) -> list[Problem]:
+    """The first of the training stream that profiles draw from."""
     return [task.sample(train_seed(_STREAM, index), level) for index in range(count)]

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.tasks.base import DIGITS, keyed_hash
-from rlpt.tasks.environments.base import Environment, Observation
+from rlpt.tasks.environments.base import Environment, Observation, joined_length
 from rlpt.tasks.environments.retrieval import Retriever, create_retriever
 from rlpt.types import Problem
 
@@ -72,8 +72,13 @@ class Memory(Environment):
         return HOPS[level] + 1 + self.spare_turns if self.tools else 1
 
     def answer_limit(self, level: int) -> int:
-        """All turns at their longest, and one character more for each that is too long."""
-        return self.max_turns(level) * (4 + 1 + 1)
+        """All turns at their longest."""
+        return joined_length(self.max_turns(level), self.turn_limit)
+
+    @property
+    def turn_limit(self) -> int:
+        """A WRITE's length; without tools the answer's."""
+        return 3 if self.tools else 1
 
     def setup(self, rng: random.Random, level: int) -> Mapping[str, Any]:
         """What is asked about, and the relations of the chain."""
@@ -94,7 +99,7 @@ class Memory(Environment):
             state=MemoryState(bank, relations, chain, 0, ()),
             turns_left=self.max_turns(level),
             legal=legal,
-            limit=3 if self.tools else 1,
+            limit=self.turn_limit,
         )
 
     def turn(self, observation: Observation, text: str) -> Observation:
