@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from data_prep.look_ups import LookUpsConfig
 from rlpt.config import Section, Spec
 from rlpt.config_files import apply_overrides, load_yaml
 from rlpt.errors import ConfigError
@@ -22,7 +23,7 @@ Kind = Literal["auto", "txt", "md", "py", "jsonl", "parquet"]
 
 
 class SourceConfig(Section):
-    """One text corpus: files, the interpreter's own library, or a data set of the hub."""
+    """One text corpus: files, the interpreter's own library, a data set of the hub, or documents made by a rule."""
 
     name: str = Field(description="shards are called NAME-train and NAME-valid")
     paths: list[str] = Field(default_factory=list, description="files, folders (searched in depth) and glob patterns")
@@ -30,6 +31,7 @@ class SourceConfig(Section):
     hub: str = Field("", description="a data set that `datasets.load_dataset` finds (needs network, or a local folder)")
     hub_config: str | None = Field(None, description="configuration of the hub's data set")
     hub_split: str = Field("train", description="split of the hub's data set")
+    look_ups: LookUpsConfig | None = Field(None, description="made up: facts, and questions about them")
     kind: Kind = Field("auto", description="format of `paths`; auto: by suffix")
     text_key: str = Field("text", description="key or column that holds the text (jsonl, parquet, hub)")
     exclude: list[str] = Field(default_factory=list, description="folder or file names that are left out")
@@ -45,8 +47,8 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> SourceConfig:
-        if bool(self.paths) + self.python_library + bool(self.hub) != 1:
-            raise ValueError(f"source '{self.name}': give exactly one of paths, python_library and hub")
+        if bool(self.paths) + self.python_library + bool(self.hub) + (self.look_ups is not None) != 1:
+            raise ValueError(f"source '{self.name}': give exactly one of paths, python_library, hub and look_ups")
         return self
 
 

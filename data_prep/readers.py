@@ -1,4 +1,4 @@
-"""Documents from the outside: plain text, JSONL and Parquet files, the interpreter's library, and the hub."""
+"""Documents of a source: plain text, JSONL and Parquet files, the interpreter's library, the hub, or made by a rule."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_prep.config import SourceConfig, fingerprint
 from data_prep.documents import Document, check_text, decode_utf8, read_jsonl, text_of
+from data_prep.look_ups import look_up_documents
 from rlpt.errors import DataError
 from rlpt.registry import suggest
 
@@ -42,7 +43,7 @@ def list_files(source: SourceConfig) -> list[Path]:
 
 def inputs_fingerprint(source: SourceConfig) -> str:
     """Hash of what the source would read: names, sizes and modification times of its files."""
-    if source.hub:
+    if source.hub or source.look_ups is not None:
         return fingerprint(source)
     listed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_files(source)]
     return fingerprint(source, listed)
@@ -50,6 +51,8 @@ def inputs_fingerprint(source: SourceConfig) -> str:
 
 def read_source(source: SourceConfig) -> Iterator[Document]:
     """The source's documents; empty ones are left out. Raises DataError naming file and line or byte offset."""
+    if source.look_ups is not None:
+        return look_up_documents(source.look_ups, source.name)
     documents = _read_hub(source) if source.hub else _read_files(source)
     return (document for document in documents if document.text)
 

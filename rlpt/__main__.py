@@ -136,6 +136,10 @@ def experiment(
         str | None, typer.Argument(metavar="NAME|PATH", help="a name in configs/experiments, or a file")
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="list the experiments and how far each is")] = False,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=1, help="arms that run at the same time; their output goes to RUN/log.txt"),
+    ] = 1,
 ) -> None:
     """Run an experiment: arms by seeds over a recipe, then its claims with their bounds.
 
@@ -144,13 +148,14 @@ def experiment(
 
     [bold]rlpt experiment --list[/bold]
     [bold]rlpt experiment quickstart_control[/bold]
+    [bold]rlpt experiment interleaved --jobs 2[/bold]
     """
     from rlpt.experiment import find_experiment, list_experiments, print_claims, run_experiment
 
     if show_list or name is None:
         _print_table("experiments", list_experiments())
         return
-    print_claims(run_experiment(find_experiment(name)))
+    print_claims(run_experiment(find_experiment(name), jobs))
 
 
 @app.command()

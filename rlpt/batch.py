@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -23,19 +23,25 @@ class Batch:
     advantages: Tensor | None = None  # [B, T] f32
     behavior_logprobs: Tensor | None = None  # [B, T] f32, the sampler's
     ref_logprobs: Tensor | None = None  # [B, T] f32, a snapshot's
-    returns: Tensor | None = None  # [B, T] f32
+    returns: Tensor | None = None  # [B, T] f32: what the scalar head should say
+    values: Tensor | None = None  # [B, T] f32: what it said when the trajectory was played
+    episode_rewards: Tensor | None = None  # [B, T] f32: the whole trajectory's reward, at each of its actions
+    sequence_share: Tensor | None = None  # [B, T] f32: 1 / number of actions of the label's whole trajectory
+    policy_steps: Tensor | None = None  # [B, T] i64: optimizer steps done by the weights that sampled the label
     candidates: Tensor | None = None  # [B, T, K] i64
     candidate_weights: Tensor | None = None  # [B, T, K] f32
     legal_table: Tensor | None = None  # [S, V] bool, row 0 all True: the sets that labels were drawn from
     legal_index: Tensor | None = None  # [B, T] i64 into legal_table
     temperature: float = 1.0
+    head: str = ""  # the scalar head that `Scores.values` comes from; "": none
+    turn: int = 0  # how many optimizer steps this objective has taken part in before
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""
         moved = {
-            field.name: getattr(self, field.name).to(device)
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
+            one.name: getattr(self, one.name).to(device)
+            for one in fields(self)
+            if isinstance(getattr(self, one.name), Tensor)
         }
         return replace(self, **moved)
 
@@ -47,7 +53,7 @@ class Scores:
     logprobs: Tensor  # [B, T] f32 of the labels, at the batch's temperature and within its legal sets
     entropy: Tensor  # [B, T] f32 of the same distribution
     candidate_logprobs: Tensor | None = None  # [B, T, K] f32
-    values: Tensor | None = None  # [B, T] f32
+    values: Tensor | None = None  # [B, T] f32: the batch's scalar head, of the state before each label
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,12 @@ class SourceContext:
     algorithm: Any = None  # the objective's algorithm (its `advantages`)
     generator: Any = None  # types.Generator on the training weights
     steps: int = 0  # optimizer steps of the whole run that this source takes part in
-    reference: Any = None  # Batch -> [B, T] log-probs of the reference snapshot, or None
+    score: Callable[[Batch, str], Scores] | None = None  # no gradients; by the weights of a named snapshot, "": the
+    # training weights
+    reference: str = ""  # the snapshot that the algorithm's KL term refers to
+    snapshots: Sequence[str] = ()  # names that `score` knows besides ""
+    heads: Sequence[str] = ()  # scalar heads of the model
+    sources: Mapping[str, BatchSource] = field(default_factory=dict)  # by objective, of those opened before this one
 
 
 class BatchSource(Protocol):

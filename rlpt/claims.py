@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from rlpt.config import Section
+from rlpt.config_objectives import Section
 from rlpt.errors import DataError
 from rlpt.evaluation.statistics import mean_interval
 from rlpt.registry import suggest

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from rlpt.config_files import apply_overrides, load_yaml
+from rlpt.config_objectives import BilevelConfig, ObjectiveConfig, Section, SnapshotConfig, Spec
 from rlpt.errors import ConfigError
 from rlpt.registry import describe, suggest
 
-Spec = dict[str, Any]  # {name: registered name, **options}
+
+RESERVED = ("policy", "shadow")  # what rewards call the training weights; the copy of a bilevel run
 
 
-class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused."""
+class AdapterConfig(Section):
+    """Low-rank adapters (LoRA, 2106.09685) beside the weights of every linear layer of the decoder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    rank: int = Field(8, ge=1, description="inner width of B A, which is added to each weight")
+    alpha: float = Field(16, gt=0, description="B A is scaled by alpha / rank")
+    lr_scale: float = Field(1.0, ge=0, description="their learning rate / optimizer.lr; 0: they stay as they began")
 
 
 class ModelConfig(Section):
@@ -39,6 +43,7 @@ class ModelConfig(Section):
     norm_epsilon: float = Field(1e-5, gt=0, description="RMSNorm's epsilon")
     init_std: float = Field(0.02, gt=0, description="standard deviation of the initial weights")
     vocab_divisor: int = Field(64, ge=1, description="the vocabulary is padded up to a multiple of this")
+    adapter: AdapterConfig | None = Field(None, description="low-rank adapters beside the weights; null: none")
 
     @model_validator(mode="after")
     def _divisible(self) -> ModelConfig:
@@ -88,28 +93,6 @@ class BatchConfig(Section):
 
     sequence_length: int = Field(128, ge=8, description="tokens a row (T)")
     micro_batch_size: int = Field(8, ge=1, description="rows a microbatch (B)")
-
-
-class GateConfig(Section):
-    """Scales an objective's share by the fraction of its groups that carried signal lately."""
-
-    full: float = Field(0.2, gt=0, le=1, description="fraction of groups with signal from which the share is whole")
-    floor: float = Field(0.25, gt=0, le=1, description="the least share, so that signal can come back")
-    decay: float = Field(0.9, ge=0, lt=1, description="of the running mean of that fraction")
-
-
-class ObjectiveConfig(Section):
-    """One source of batches read by one algorithm."""
-
-    algorithm: Spec = Field(description="{name: next_token | reinforce | grpo | ..., **options}")
-    source: Spec = Field(description="{name: corpus | episodes, **options}")
-    microbatches: int = Field(1, ge=1, description="microbatches a step over all data-parallel ranks")
-    coefficient: float = Field(1.0, ge=0, description="weight of this objective's mean loss in the step's loss")
-    start_step: int = Field(0, ge=0, description="first step that this objective takes part in")
-    gate: GateConfig | None = Field(None, description="share gated on signal (episodes only)")
-    reference_interval: int = Field(
-        0, ge=0, description="steps between refreshes of the snapshot that a KL term refers to; 0: the first weights"
-    )
 
 
 class OptimizerConfig(Section):
@@ -205,6 +188,13 @@ class Config(Section):
     device: DeviceConfig = Field(default_factory=DeviceConfig)
     batch: BatchConfig = Field(default_factory=BatchConfig)
     objectives: dict[str, ObjectiveConfig] = Field(min_length=1)
+    snapshots: dict[str, SnapshotConfig] = Field(
+        default_factory=dict, description="named copies of the weights, for KL terms, baselines and past selves"
+    )
+    bilevel: BilevelConfig | None = Field(None, description="demonstrations lead, episodes follow; needs model.adapter")
+    warm_start: Path | None = Field(
+        None, description="run or checkpoint whose weights this run starts from (not its optimizer, data or counters)"
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
@@ -238,12 +228,54 @@ class Config(Section):
                     f"objectives.{name}: episodes are played in place and need parallel.pipeline=1 "
                     f"(given: {self.parallel.pipeline}); use parallel.tensor instead"
                 )
+            if objective.reference and objective.reference not in self.snapshots:
+                raise ValueError(
+                    f"objectives.{name}.reference: no snapshot '{objective.reference}'"
+                    f"{suggest(objective.reference, sorted(self.snapshots))}; add it under snapshots"
+                )
+        for name in self.snapshots:
+            if not name.replace("_", "").isalnum() or name in RESERVED:
+                raise ValueError(
+                    f"snapshots.{name}: a name is letters, digits and _, and not one of {', '.join(RESERVED)}"
+                )
+        self._check_steps()
+        self._check_bilevel()
         if self.evaluation.tasks and self.parallel.pipeline > 1:
             raise ValueError(
                 f"evaluation.tasks are answered in place and need parallel.pipeline=1 (given: {self.parallel.pipeline})"
                 "; leave them empty here"
             )
         return self
+
+    def _check_steps(self) -> None:
+        """Every step must have something to learn from."""
+        objectives = self.objectives.values()
+        if any(one.start_step == 0 and one.stop_step is None and one.turns is None for one in objectives):
+            return
+        empty = next((s for s in range(self.schedule.steps) if not any(one.is_active(s) for one in objectives)), None)
+        if empty is not None:
+            raise ValueError(
+                f"objectives: none takes part in step {empty} of schedule.steps={self.schedule.steps}; change their "
+                "start_step, stop_step or turns"
+            )
+
+    def _check_bilevel(self) -> None:
+        if self.bilevel is None:
+            return
+        for key in ("upper", "lower"):
+            wanted = getattr(self.bilevel, key)
+            if wanted not in self.objectives:
+                raise ValueError(f"bilevel.{key}: no objective '{wanted}'{suggest(wanted, sorted(self.objectives))}")
+        if self.objectives[self.bilevel.lower].source.get("name") != "episodes":
+            raise ValueError(f"bilevel.lower: objective '{self.bilevel.lower}' does not play episodes")
+        if self.bilevel.meta and self.model.adapter is None:
+            raise ValueError("bilevel.meta: the gain term moves the adapters; add model.adapter, or set meta: false")
+        if self.bilevel.meta and self.parallel.distributed_optimizer:
+            raise ValueError(
+                "bilevel.meta: the shadow reads whole gradients; set parallel.distributed_optimizer: false"
+            )
+        if self.bilevel.meta and self.parallel.pipeline > 1:
+            raise ValueError("bilevel.meta: needs parallel.pipeline=1")
 
     @property
     def directory(self) -> Path:
@@ -295,9 +327,23 @@ def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Co
         config = Config.model_validate(dict(values))
     except ValidationError as error:
         known_bad = {line.split(":")[0] for line in unknown}
-        others = [line for line in describe(error).splitlines() if line.split(":")[0] not in known_bad]
+        lines = _as_written(describe(error).splitlines())
+        others = [line for line in lines if line.split(":")[0] not in known_bad]
         raise ConfigError("\n".join([f"{source}:", *unknown, *others])) from None
     return config
+
+
+def _as_written(lines: list[str]) -> list[str]:
+    """Of pydantic's lines for a value that may be a number or a ramp, those of what was written, by its own key."""
+    keys = [line.partition(":")[0] for line in lines]
+    ramps = {key.partition(".Ramp.")[0] for key in keys if ".Ramp." in key}
+    kept = []
+    for key, line in zip(keys, lines):
+        number = key.removesuffix(".float")
+        if key.endswith(".Ramp") or (key != number and number in ramps):
+            continue
+        kept.append(number.replace(".Ramp.", ".") + line.removeprefix(key))
+    return kept
 
 
 def _unknown_keys(section: type[BaseModel], values: Any, prefix: str) -> Iterable[str]:
@@ -309,11 +355,16 @@ def _unknown_keys(section: type[BaseModel], values: Any, prefix: str) -> Iterabl
             yield f"{prefix}{key}: unknown key{suggest(f'{prefix}{key}', [prefix + field for field in fields])}"
             continue
         annotation = fields[key].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _unknown_keys(annotation, value, f"{prefix}{key}.")
-        elif key == "objectives" and isinstance(value, Mapping):
-            for name, objective in value.items():
-                yield from _unknown_keys(ObjectiveConfig, objective, f"{prefix}{key}.{name}.")
+        inner = next((one for one in (annotation, *get_args(annotation)) if _is_section(one)), None)
+        if inner is not None and get_origin(annotation) is dict and isinstance(value, Mapping):
+            for name, item in value.items():
+                yield from _unknown_keys(inner, item, f"{prefix}{key}.{name}.")
+        elif inner is not None:
+            yield from _unknown_keys(inner, value, f"{prefix}{key}.")
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def dump_config(config: Config) -> str:

@@ -10,19 +10,22 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from rlpt.claims import Claim, judge
-from rlpt.config import Config, Section, load_config
+from rlpt.config import Config, load_config
 from rlpt.config_files import load_yaml
+from rlpt.config_objectives import Section
 from rlpt.errors import ConfigError, DataError, UserError
 from rlpt.evaluation.summary import write_json
-from rlpt.launcher import DEFAULT_ENVIRONMENT, launch, shell_code
+from rlpt.launcher import DEFAULT_ENVIRONMENT, Job, launch_all, shell_code
 from rlpt.plan import check_components, default_ranks, make_plan, missing_data
 from rlpt.registry import describe, suggest
+from rlpt.training.throughput import duration
 
 FOLDER = Path("configs/experiments")
 RUNS = Path("runs/experiments")
@@ -127,11 +130,12 @@ def list_experiments() -> list[tuple[str, str]]:
     return rows
 
 
-def run_experiment(experiment: Experiment) -> dict[str, Any]:
-    """Runs what is not finished, judges the claims, and writes `summary.json` and `learning.png`.
+def run_experiment(experiment: Experiment, jobs: int = 1) -> dict[str, Any]:
+    """Runs what is not finished, `jobs` arms at a time, judges the claims, writes `summary.json` and `learning.png`.
 
-    Returns the summary. Raises ConfigError before anything starts where an arm does not resolve or fit its ranks, or
-    where a run's folder belongs to another configuration; UserError with the run's exit code where one fails.
+    With several jobs each arm's output goes to `log.txt` in its folder. Returns the summary. Raises ConfigError before
+    anything starts where an arm does not resolve or fit its ranks, or where a run's folder belongs to another
+    configuration; UserError with the run's exit code where one fails.
     """
     configs = experiment.configs()
     ranks = {key: experiment.nproc or default_ranks(config) for key, config in configs.items()}
@@ -141,8 +145,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         _check_folder(experiment.run_directory(arm, seed), config)
     if experiment.data is not None and any(missing_data(config) for config in configs.values()):
         _prepare_data(experiment.data)
-    for (arm, seed), config in configs.items():
-        _run_arm(experiment, arm, seed, config, ranks[arm, seed])
+    _run_arms(experiment, ranks, jobs)
     return summarise_experiment(experiment)
 
 
@@ -183,17 +186,31 @@ def print_claims(summary: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def _run_arm(experiment: Experiment, arm: str, seed: int, config: Config, ranks: int) -> None:
-    directory = experiment.run_directory(arm, seed)
-    if _summary_path(experiment, arm, seed).exists():
-        print(f"{arm}, seed {seed}: finished before, kept ({directory})", flush=True)
-        return
-    print(f"{arm}, seed {seed}: {ranks} rank(s), in {directory}", flush=True)
-    code = launch("rlpt.train", [str(experiment.recipe), *experiment.overrides(arm, seed)], ranks)
-    if code:
-        raise _failure(f"arm {arm}, seed {seed} ended with exit code {code}; mend it and run this again to go on", code)
-    if not _summary_path(experiment, arm, seed).exists():
-        raise UserError(f"{directory}: the run ended without a summary.json")
+def _run_arms(experiment: Experiment, ranks: dict[tuple[str, int], int], jobs: int) -> None:
+    """Runs every arm at every seed that has no summary yet. Raises UserError with the first failure's exit code."""
+    todo: dict[Job, str] = {}
+    for (arm, seed), nproc in ranks.items():
+        directory = experiment.run_directory(arm, seed)
+        if _summary_path(experiment, arm, seed).exists():
+            print(f"{arm}, seed {seed}: finished before, kept ({directory})", flush=True)
+            continue
+        arguments = (str(experiment.recipe), *experiment.overrides(arm, seed))
+        job = Job("rlpt.train", arguments, nproc, directory / "log.txt" if jobs > 1 else None)
+        todo[job] = f"{arm}, seed {seed}"
+        print(f"{todo[job]}: {nproc} rank(s), in {directory}", flush=True)
+    started = time.monotonic()
+    for done, (job, code) in enumerate(launch_all(list(todo), jobs), 1):
+        if code:
+            said = f" (see {job.log})" if job.log else ""
+            raise _failure(
+                f"arm {todo[job]} ended with exit code {code}{said}; mend it and run this again to go on", code
+            )
+        seconds = time.monotonic() - started
+        left = duration(seconds / done * (len(todo) - done))
+        print(f"{todo[job]}: done, {done} of {len(todo)} in {duration(seconds)}, about {left} to go", flush=True)
+    for arm, seed in ranks:
+        if not _summary_path(experiment, arm, seed).exists():
+            raise UserError(f"{experiment.run_directory(arm, seed)}: the run ended without a summary.json")
 
 
 def _check_folder(directory: Path, config: Config) -> None:

@@ -11,9 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
+POLL_SECONDS = 0.2
 DEFAULT_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # ranks share this host's cores; device.threads of the configuration decides later
     # Without it a restarted group meets the stale keys of the one before it and can't connect.
@@ -23,27 +27,82 @@ DEFAULT_ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True)
+class Job:
+    """Some ranks of one module. `log`: the file that gets what they print; None: the terminal."""
+
+    module: str
+    arguments: Sequence[str]
+    nproc: int
+    log: Path | None = None
+
+
 def launch(module: str, arguments: Sequence[str], nproc: int) -> int:
     """Runs `python -m module arguments...` on `nproc` ranks of this host, waits, and returns the exit code.
 
     0 when all ranks succeeded, else that of the first rank that failed (128 + n after signal n, as a shell counts).
     SIGTERM is handed on, so that stopping this process stops its ranks.
     """
-    ranks = ["--standalone", "--nproc-per-node", str(nproc)]
-    command = [sys.executable, "-m", "rlpt.launcher", *ranks, "-m", module, *arguments]
-    with subprocess.Popen(command, env={**DEFAULT_ENVIRONMENT, **os.environ}) as process:
+    return next(code for _, code in launch_all([Job(module, arguments, nproc)], 1))
 
-        def hand_on(number: int, frame: FrameType | None) -> None:
+
+def launch_all(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, int]]:
+    """Runs `jobs` in their order, `at_once` of them at a time; yields each with its exit code as it ends.
+
+    Where the caller stops before the end, or this process is told to, those that run are told to as well.
+    """
+    waiting = list(jobs)
+    running: dict[subprocess.Popen[bytes], Job] = {}
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for process in running:
             process.send_signal(number)
 
-        before = signal.signal(signal.SIGTERM, hand_on)
-        try:
-            return shell_code(process.wait())
-        except KeyboardInterrupt:  # the terminal has sent it to the whole foreground group
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                running[_start(job)] = job
+            try:
+                ended = _first_ended(list(running))
+            except KeyboardInterrupt:  # the terminal has sent it to the whole foreground group
+                for process in running:
+                    process.wait()
+                job = next(iter(running.values()))
+                running.clear()
+                yield job, 128 + signal.SIGINT
+                return
+            job = running.pop(ended)
+            yield job, shell_code(ended.returncode)
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
             process.wait()
-            return 128 + signal.SIGINT
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    ranks = ["--standalone", "--nproc-per-node", str(job.nproc)]
+    command = [sys.executable, "-m", "rlpt.launcher", *ranks, "-m", job.module, *job.arguments]
+    environment = {**DEFAULT_ENVIRONMENT, **os.environ}
+    if job.log is None:
+        return subprocess.Popen(command, env=environment)
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _first_ended(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    if len(processes) == 1:
+        processes[0].wait()
+        return processes[0]
+    while True:
+        for process in processes:
+            if process.poll() is not None:
+                return process
+        time.sleep(POLL_SECONDS)
 
 
 def shell_code(returncode: int) -> int:

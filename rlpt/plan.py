@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlpt import registry
-from rlpt.config import Config, ModelConfig, check_vocabulary, check_world
+from rlpt.config import Config, check_vocabulary, check_world
+from rlpt.training.memory import adapter_parameters, base_parameters, memory_rows, weight_bytes
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Plan:
     parameters: int
     steps: int
     tokens_per_step: dict[str, int]  # positions that each objective trains on, padding included
+    memory: list[tuple[str, str]]  # (what, size) of one rank; empty while the vocabulary is not known
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, figure) pairs for a table."""
@@ -35,6 +37,7 @@ class Plan:
             ("steps", f"{self.steps:,}"),
             *((f"tokens a step, {name}", f"{count:,}") for name, count in self.tokens_per_step.items()),
             ("tokens in all", f"{self.steps * sum(self.tokens_per_step.values()):,}"),
+            *self.memory,
         ]
 
 
@@ -58,9 +61,10 @@ def make_plan(config: Config, world_size: int) -> Plan:
         ranks=world_size,
         data=data,
         vocabulary=vocabulary,
-        parameters=count_parameters(config.model, vocabulary or 0),
+        parameters=base_parameters(config, vocabulary or 0) + adapter_parameters(config),
         steps=config.schedule.steps,
         tokens_per_step={name: objective.microbatches * rows for name, objective in config.objectives.items()},
+        memory=[] if vocabulary is None else memory_rows(config, vocabulary, weight_bytes(config), data),
     )
 
 
@@ -74,10 +78,12 @@ def check_components(config: Config) -> None:
     import rlpt.data  # noqa: F401
     from rlpt.rewards.base import Rubric
     from rlpt.rollout.source import EpisodeOptions
+    from rlpt.training.sources import check_pair
 
     for name, objective in config.objectives.items():
         where = f"objectives.{name}"
-        registry.create("algorithm", objective.algorithm, f"{where}.algorithm")
+        algorithm = registry.create("algorithm", objective.algorithm, f"{where}.algorithm")
+        check_pair(config, name, algorithm)
         options = registry.create("source", objective.source, f"{where}.source")
         if isinstance(options, EpisodeOptions):
             form = registry.create("selfplay", options.selfplay, f"{where}.source.selfplay")
@@ -96,6 +102,7 @@ def first_hits(config: Config) -> list[tuple[str, str]]:
     the episodes that the whole run plays of it. Nothing while the tokenizer is not prepared."""
     from rlpt.data.tokenizer import load_tokenizer
     from rlpt.rollout.source import EpisodeOptions
+    from rlpt.rollout.task_mix import planned_episodes
     from rlpt.selfplay.first_hit import first_hit
 
     rows: list[tuple[str, str]] = []
@@ -107,11 +114,11 @@ def first_hits(config: Config) -> list[tuple[str, str]]:
         if not isinstance(options, EpisodeOptions):
             continue
         form = registry.create("selfplay", options.selfplay, f"objectives.{name}.source.selfplay")
-        steps = max(0, config.schedule.steps - objective.start_step)
+        steps = objective.active_steps(config.schedule.steps)
         for index, share in enumerate(options.tasks):
             task = registry.create("task", share.task, f"objectives.{name}.source.tasks.{index}.task")
             hit = first_hit(task, share.curriculum.start_level, form, tokenizer)
-            budget = options.planned_episodes(index, steps, form.group_size)
+            budget = planned_episodes(options.tasks, index, steps, options.groups * form.group_size)
             rows.append((f"first hit, {name}", hit.describe(budget)))
     return rows
 
@@ -123,13 +130,3 @@ def missing_data(config: Config) -> list[Path]:
         shards += [Path(entry["path"]) for entry in objective.source.get("blend", ())]
     files = [config.tokenizer, *(shard.with_name(f"{shard.name}.idx") for shard in shards)]
     return [file for file in files if not file.exists()]
-
-
-def count_parameters(model: ModelConfig, vocabulary: int) -> int:
-    """Weights of the decoder: grouped-query attention, SwiGLU, RMSNorm, no biases, `vocabulary` padded columns."""
-    width = model.hidden_size
-    head = width // model.num_attention_heads
-    attention = width * (width + 2 * head * model.num_query_groups) + width * width
-    layer = attention + 3 * width * model.ffn_hidden_size + 2 * width
-    embeddings = vocabulary * width * (1 if model.tie_embeddings else 2)
-    return model.num_layers * layer + width + embeddings

@@ -61,12 +61,21 @@ class Trajectory:
     kept_ids: tuple[np.ndarray | None, ...] | None = None  # L entries; None: the whole vocabulary was open
     windows: tuple[tuple[int, int], ...] | None = None  # (start, stop): the actions up to `stop` (and after the window
     # before) were chosen from tokens [start, ...); None: from all that stood before them
+    evidence_mask: np.ndarray | None = None  # [L] bool: given text that a thought before it is judged by; no actions
     well_formed: float = 1.0  # share of its turns that had the shape asked for
     truncated: bool = False
-    policy_step: int = 0
-    reward: float = 0.0
-    rewards: dict[str, float] = field(default_factory=dict)
-    advantage: float = 0.0
+    policy_step: int = 0  # optimizer steps that the weights which sampled it had done
+    reward: float = 0.0  # of the whole trajectory, whatever `token_rewards` says of where it falls
+    rewards: dict[str, float] = field(default_factory=dict)  # the rubric's parts, unweighted
+    token_rewards: np.ndarray | None = (
+        None  # [L] f64: parts of `reward` that fall on certain actions; the rest falls on
+    )
+    # the last action
+    ref_logprobs: np.ndarray | None = None  # [L] f32 of a snapshot, 0 off the action mask
+    values: np.ndarray | None = None  # [L] f32, the value head's, of the state before each action; 0 off the mask
+    advantage: float = 0.0  # of every action, where `token_advantages` does not say otherwise
+    token_advantages: np.ndarray | None = None  # [L] f32
+    returns: np.ndarray | None = None  # [L] f32: what the value head should have said
 
 
 @dataclass
@@ -93,7 +102,8 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Token ids and the mask of those to score -> log-probs; what a reward that needs the model asks."""
+    """N texts (ids [L]) and the masks [L] of the tokens to score -> N arrays [L] f32 of log-probs at temperature 1 over
+    the whole vocabulary, 0 off the mask; what a reward that needs the model asks. The first token can't be scored."""
 
     def __call__(self, token_ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
@@ -113,6 +123,11 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes that the ids stand for, marks left out: what `decode` shows, even where it ends inside a
+        character."""
+        ...
 
     def mark_id(self, mark: str) -> int: ...
 

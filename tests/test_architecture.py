@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROW0 = {"rlpt", "errors", "registry", "types", "template", "config", "config_files", "batch"}
+ROW0 = {"rlpt", "errors", "registry", "types", "template", "config", "config_files", "config_objectives", "batch"}
 TASKS = {"tasks", "rewards", "search", "selfplay"}
 ROW2 = ROW0 | TASKS | {"kernels", "distributed"}
 ROW3 = ROW2 | {"models", "data", "algorithms"}

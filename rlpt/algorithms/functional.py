@@ -1,56 +1,15 @@
-"""The mathematics of policy gradients, as pure functions: estimators of advantages in numpy, losses in torch.
-
-Rewards r [N] f64; `peers` [N] i64 names the set that each is compared with. A set whose rewards are all equal gets
-advantages of exactly 0 (not of rounding size): rewards are taken relative to the least of their set first, so
-that a later division by a standard deviation can't blow rounding up into a signal.
-"""
+"""The mathematics of policy-gradient, value and distillation losses, as pure functions of tensors: a value a token."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-MAX_LOG_RATIO = 20.0  # e^20: far beyond any clip, and sums of it are still finite in f32
+MAX_LOG_RATIO = 20.0  # e^20: far beyond any clip, and sums of its square are still finite in f32
 
 KLEstimator = Literal["k1", "k2", "k3"]
-
-
-def group_mean_baseline(rewards: np.ndarray, peers: np.ndarray) -> np.ndarray:
-    """A_i = r_i - mean of i's set (GRPO without its division, 2402.03300; Dr. GRPO, 2503.20783).
-
-    The mean holds r_i itself, which shrinks the expected gradient by (n - 1) / n. Fails for a set of one: A = 0
-    whatever the reward, hence ValueError.
-    """
-    inverse, sizes, relative = _sets(rewards, peers)
-    return relative - (np.bincount(inverse, relative, len(sizes)) / sizes)[inverse]
-
-
-def leave_one_out(rewards: np.ndarray, peers: np.ndarray) -> np.ndarray:
-    """A_i = r_i - mean of the others in i's set (RLOO: Kool et al. 2019; 2402.14740); unbiased.
-
-    Equals n / (n - 1) times `group_mean_baseline`. Fails for a set of one (there are no others): ValueError.
-    """
-    inverse, sizes, relative = _sets(rewards, peers)
-    total = np.bincount(inverse, relative, len(sizes))[inverse]
-    return relative - (total - relative) / (sizes[inverse] - 1)
-
-
-def group_normalise(rewards: np.ndarray, peers: np.ndarray, divide_by_std: bool, eps: float = 1e-6) -> np.ndarray:
-    """A_i = (r_i - mean) / (std + eps) over i's set (GRPO, 2402.03300, section 4.1.2); std is the population's.
-
-    Without `divide_by_std` it is `group_mean_baseline` (Dr. GRPO, 2503.20783: the division weighs problems that are
-    almost always or almost never solved above those in the middle). With it, a set whose rewards differ by little
-    more than `eps` gets advantages as large as any other: graded rewards with small noise become large noise.
-    """
-    advantages = group_mean_baseline(rewards, peers)
-    if not divide_by_std:
-        return advantages
-    inverse, sizes, _ = _sets(rewards, peers)
-    deviation = np.sqrt(np.bincount(inverse, advantages**2, len(sizes)) / sizes)
-    return advantages / (deviation[inverse] + eps)
 
 
 def log_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
@@ -77,6 +36,16 @@ def is_clipped(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: fl
     return ((ratio > 1 + clip_high) & (advantages > 0)) | ((ratio < 1 - clip_low) & (advantages < 0))
 
 
+def weighted_log_likelihood(logprobs: Tensor, advantages: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """w A log p a token, to be maximised: REINFORCE (Williams 1992); `weight` carries no gradient.
+
+    With w = rho it has the gradient of rho A, and with a w that is bounded (truncated importance sampling, Espeholt
+    et al. 1802.01561; CISPO, 2506.13585) every token keeps a gradient, where a clipped surrogate drops some.
+    """
+    weight = weight.detach() if isinstance(weight, Tensor) else weight
+    return weight * advantages * logprobs
+
+
 def kl_estimate(log_ratio: Tensor, estimator: KLEstimator) -> Tensor:
     """A token's estimate of KL(q || p) from a sample of q, given log_ratio = log p - log q (Schulman 2020).
 
@@ -93,17 +62,40 @@ def kl_estimate(log_ratio: Tensor, estimator: KLEstimator) -> Tensor:
     return log_ratio.expm1() - log_ratio
 
 
-def _sets(rewards: np.ndarray, peers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(set number [N], set sizes [G], rewards relative to the least of their set [N])."""
-    assert rewards.shape == peers.shape, f"{rewards.shape} rewards, {peers.shape} peers"
-    if not np.isfinite(rewards).all():
-        raise ValueError(f"rewards must be finite; the one at {int(np.argmin(np.isfinite(rewards)))} is not")
-    ids, inverse, sizes = np.unique(peers, return_inverse=True, return_counts=True)
-    if (sizes == 1).any():
-        raise ValueError(
-            f"set {ids[np.argmax(sizes == 1)]} has one member: relative to its own mean every reward is worth 0 and "
-            "nothing would be learnt; play at least 2 attempts a problem, or use reinforce with baseline: none"
-        )
-    least = np.full(len(ids), np.inf)
-    np.minimum.at(least, inverse, rewards)
-    return inverse, sizes, rewards - least[inverse]
+def segment_mean(values: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
+    """[B, T] f32: at each loss token the mean of `values` over the loss tokens of its row's segment; 0 off the mask.
+
+    `segments` [B, T] i64 counts from 0 in each row; padding, at -1, is never on the mask.
+    """
+    inside = segments[..., None] == torch.arange(int(segments.max()) + 1, device=segments.device)  # [B, T, S]
+    inside = (inside & mask[..., None]).to(values.dtype)
+    sums = torch.einsum("bts,bt->bs", inside, torch.where(mask, values, 0))
+    means = sums / inside.sum(1).clamp(min=1)
+    return torch.einsum("bts,bs->bt", inside, means)
+
+
+def sequence_log_ratio(log_ratio: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
+    """log s [B, T]: the mean log-ratio of a token's segment, with the gradient of the token's own (GSPO-token,
+    2507.18071, section 4.3): log s_t = sg[log s] + log p_t - sg[log p_t].
+
+    Where all tokens of a segment have one advantage, its gradient is that of the sequence ratio of GSPO itself.
+    """
+    return segment_mean(log_ratio.detach(), segments, mask) + log_ratio - log_ratio.detach()
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """max((V - R)^2, (V_old + clamp(V - V_old, -clip, clip) - R)^2) / 2 a token (PPO's value clipping, in the form of
+    RLSP's code); clip 0: (V - R)^2 / 2.
+
+    A value that has moved by more than `clip` towards its return has no gradient; one that moved away is pulled back.
+    """
+    error = (values - returns).square()
+    if clip == 0:
+        return error / 2
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    return torch.maximum(error, (near - returns).square()) / 2
+
+
+def soft_cross_entropy(candidate_logprobs: Tensor, weights: Tensor) -> Tensor:
+    """-sum_k w_k log p(candidate k) [B, T] of [B, T, K]; a candidate of weight 0 counts for nothing, even at log 0."""
+    return -(weights * torch.where(weights > 0, candidate_logprobs, 0)).sum(-1)

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
-
-from rlpt.algorithms.base import Algorithm, LossTerms, masked_sum
+from rlpt.algorithms.base import LossTerms, masked_sum
+from rlpt.algorithms.supervised import Supervised
 from rlpt.batch import Batch, Scores
 from rlpt.registry import register
 
 
 @register("algorithm", "next_token")
 @dataclass(frozen=True)
-class NextToken(Algorithm):
+class NextToken(Supervised):
     """L = -sum log p(label). On played episodes this is behaviour cloning of every one of them, good or bad."""
-
-    uses_rewards: ClassVar[bool] = False
 
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         total = -masked_sum(scores.logprobs, batch.loss_mask)
         return LossTerms(total, {"entropy": masked_sum(scores.entropy.detach(), batch.loss_mask)})
-
-    def advantages(self, rewards: np.ndarray, peers: np.ndarray, roles: list[str]) -> np.ndarray:
-        """Ones: rewards are not looked at."""
-        return np.ones(len(rewards))

@@ -75,17 +75,19 @@ class SentencePieceTokenizer:
             piece = self._model.id_to_piece(token)
             if len(piece) == 1 and not self._model.is_control(token) and token != unknown:
                 self._characters[" " if piece == SPACE_PIECE else piece] = [token]
-        self.byte_lengths: np.ndarray = self._count_bytes(unknown)
+        self._token_bytes = self._spell(unknown)
+        self.byte_lengths: np.ndarray = np.array([len(spelt) for spelt in self._token_bytes], dtype=np.int64)
 
-    def _count_bytes(self, unknown: int) -> np.ndarray:
+    def _spell(self, unknown: int) -> list[bytes]:
+        """The UTF-8 bytes that each token adds to a text."""
         silent = {unknown, *self._marks.values()}
-        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        spelt = [b""] * self.vocab_size
         for token in range(self.vocab_size):
-            if self._model.is_byte(token):
-                lengths[token] = 1
-            elif token not in silent and not self._model.is_control(token):
-                lengths[token] = len(self._model.id_to_piece(token).replace(SPACE_PIECE, " ").encode("utf-8"))
-        return lengths
+            if token not in silent and not self._model.is_byte(token) and not self._model.is_control(token):
+                spelt[token] = self._model.id_to_piece(token).replace(SPACE_PIECE, " ").encode("utf-8")
+        for value, token in enumerate(self._bytes):
+            spelt[token] = bytes([value])
+        return spelt
 
     def encode(self, text: str) -> list[int]:
         """Ids that decode to exactly `text`; never a mark, even where the text spells one."""
@@ -107,6 +109,10 @@ class SentencePieceTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`: marks are spelt out, control tokens are silent, broken UTF-8 becomes U+FFFD."""
         return self._model.decode([int(token) for token in ids])
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of `ids`, a byte piece's own one included; marks, control tokens and the unknown one have none."""
+        return b"".join(self._token_bytes[token] for token in ids)
 
     def mark_id(self, mark: str) -> int:
         """The id of one of `template.SPECIAL_TOKENS`; KeyError for anything else."""

@@ -1,4 +1,4 @@
-"""pass@k of held-out problems, per task and level, sharded over data-parallel ranks.
+"""pass@k of held-out problems, per task and level, and what thoughts look like; sharded over data-parallel ranks.
 
 Held-out problem i of a task has the seed `evaluation_seed(i)`, which no training seed equals; the noise keys of its
 samples hang on (task, seed, level) alone, so evaluations of one run differ by the weights and by nothing else.
@@ -13,8 +13,8 @@ from typing import Any
 
 from rlpt.config import EvaluationConfig
 from rlpt.errors import ConfigError
+from rlpt.evaluation.behaviours import Thought, behaviour_figures, measure
 from rlpt.evaluation.statistics import clustered_wilson_interval, pass_at_k
-from rlpt.rewards.base import Rubric
 from rlpt.selfplay.base import ROLE, SelfPlay
 from rlpt.tasks.base import Task, evaluation_seed, keyed_hash
 from rlpt.types import Episode, Generator, Problem, Tokenizer
@@ -32,13 +32,14 @@ class Attempted:
     num_correct: int  # samples with score exactly 1
     num_samples: int
     total_score: float  # graded
+    thoughts: tuple[Thought, ...] = ()  # one a sample, where they think
 
 
-def play_with(form: SelfPlay, generator: Generator, tokenizer: Tokenizer, rubric: Rubric, policy_step: int = 0) -> Play:
+def play_with(form: SelfPlay, generator: Generator, tokenizer: Tokenizer) -> Play:
     """A self-play form (`solve`, with `group_size` = samples a problem) as what `evaluate_tasks` calls."""
 
     def play(problems: list[Problem], tasks: Mapping[str, Task], keys: list[int]) -> list[Episode]:
-        return form.play(problems, tasks, generator, tokenizer, rubric, keys=keys, policy_step=policy_step)
+        return form.play(problems, tasks, generator, tokenizer, keys=keys, policy_step=0)
 
     return play
 
@@ -55,8 +56,8 @@ def evaluate_tasks(
     """Plays `options.problems` held-out problems of each (task, level); the same result on every rank.
 
     Per task: {"level", "pass@K" for each K, "interval" (95 % of pass@1, problems as clusters), "mean_score" (graded),
-    "problems", "samples"}. The key is the task's name, or what `names` calls it, with "@LEVEL" where one name is
-    evaluated at several levels.
+    "problems", "samples"}, and "behaviours" (see `behaviour_figures`) where samples think. The key is the task's name,
+    or what `names` calls it, with "@LEVEL" where one name is evaluated at several levels.
     Raises ConfigError when a task stands twice at one level, ValueError when `play` returns another number of
     episodes than `options.samples` a problem.
     """
@@ -98,19 +99,22 @@ def _attempt(
     if not problems:
         return []
     episodes = play(problems, {task.name: task}, [evaluation_key(problem) for problem in problems])
-    scores: dict[int, list[float]] = {problem.seed: [] for problem in problems}
+    played: dict[int, list[Episode]] = {problem.seed: [] for problem in problems}
     for episode in episodes:
-        scores[episode.problem.seed].append(episode.outcome[ROLE])
-    for problem in problems:
-        if len(scores[problem.seed]) != options.samples:
+        played[episode.problem.seed].append(episode)
+    attempts = []
+    for index, problem in zip(indices, problems, strict=True):
+        samples = played[problem.seed]
+        if len(samples) != options.samples:
             raise ValueError(
-                f"evaluation of {label}: {len(scores[problem.seed])} episodes of problem {problem.seed}, "
+                f"evaluation of {label}: {len(samples)} episodes of problem {problem.seed}, "
                 f"evaluation.samples={options.samples}"
             )
-    return [
-        Attempted(label, index, sum(s == 1.0 for s in scores[p.seed]), options.samples, sum(scores[p.seed]))
-        for index, p in zip(indices, problems, strict=True)
-    ]
+        scores = [episode.outcome[ROLE] for episode in samples]
+        thoughts = tuple(thought for episode in samples if (thought := measure(episode, task)) is not None)
+        num_correct = sum(score == 1.0 for score in scores)
+        attempts.append(Attempted(label, index, num_correct, options.samples, sum(scores), thoughts))
+    return attempts
 
 
 def _figures(attempts: Sequence[Attempted], options: EvaluationConfig) -> dict[str, Any]:
@@ -122,4 +126,6 @@ def _figures(attempts: Sequence[Attempted], options: EvaluationConfig) -> dict[s
             figures["interval"] = list(clustered_wilson_interval(rates, options.samples))
     total = sum(one.total_score for one in attempts)
     figures["mean_score"] = total / (len(attempts) * options.samples)
-    return figures | {"problems": len(attempts), "samples": options.samples}
+    figures |= {"problems": len(attempts), "samples": options.samples}
+    thoughts = [thought for one in attempts for thought in one.thoughts]
+    return figures | ({"behaviours": behaviour_figures(thoughts)} if thoughts else {})

@@ -16,6 +16,7 @@ from rlpt.errors import ConfigError, DataError
 from rlpt.registry import suggest
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 Evaluation = dict[str, Any]
@@ -96,7 +97,7 @@ def summarise(
     for name, end in last["tasks"].items():
         start = first["tasks"].get(name)
         pass_at_1 = {"start": start["pass@1"] if start else None, "end": end["pass@1"], "interval": end["interval"]}
-        tasks[name] = {"level": end["level"], "pass@1": pass_at_1}
+        tasks[name] = {"level": end["level"], "pass@1": pass_at_1} | _thoughts(start, end)
     return {
         "bits_per_byte": {"start": first["bits_per_byte"], "end": last["bits_per_byte"], "unigram": last["unigram"]},
         "tasks": tasks,
@@ -108,6 +109,18 @@ def summarise(
     }
 
 
+def _thoughts(start: Mapping[str, Any] | None, end: Mapping[str, Any]) -> dict[str, Any]:
+    """{"length", "behaviours": {NAME: {"share", "right"}}} with start and end; nothing where there are no thoughts."""
+    if "behaviours" not in end:
+        return {}
+
+    def pair(*path: str) -> dict[str, float | None]:
+        return {"start": _at(start, "behaviours", *path), "end": _at(end, "behaviours", *path)}
+
+    marks = {name: {key: pair("marks", name, key) for key in ("share", "right")} for name in end["behaviours"]["marks"]}
+    return {"length": pair("length"), "behaviours": marks}
+
+
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json`."""
     path = run_dir / "summary.json"
@@ -115,8 +128,17 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     return path
 
 
-def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
-    """A rich table of the last evaluation beside the first one: text, then a line a task."""
+def evaluation_table(evaluations: Sequence[Evaluation]) -> Group:
+    """Rich tables of the last evaluation beside the first one: text, then a line a task; and, where there are thoughts,
+    what these look like."""
+    from rich.console import Group
+
+    last = evaluations[-1]
+    thinks = any("behaviours" in figures for figures in last["tasks"].values())
+    return Group(_figure_table(evaluations), *([_behaviour_table(evaluations)] if thinks else []))
+
+
+def _figure_table(evaluations: Sequence[Evaluation]) -> Table:
     from rich.table import Table
 
     first, last = evaluations[0], evaluations[-1]
@@ -139,11 +161,42 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
     return table
 
 
+def _behaviour_table(evaluations: Sequence[Evaluation]) -> Table:
+    """A line for length, right steps and repetition of each task's thoughts, then one for each behaviour: the share of
+    thoughts that show it, how much of it is right, and pass@1 of thoughts with it and without it."""
+    from rich.table import Table
+
+    first, last = evaluations[0], evaluations[-1]
+    table = Table(title=f"Thoughts at step {last['step']}", title_justify="left")
+    table.add_column("task")
+    table.add_column("thoughts")
+    for heading in (f"step {first['step']}", f"step {last['step']}", "right", "with", "without"):
+        table.add_column(heading, justify="right")
+    for name, figures in last["tasks"].items():
+        if "behaviours" not in figures:
+            continue
+        start, end = _at(first["tasks"], name, "behaviours"), figures["behaviours"]
+        for key, heading in (("length", "characters"), ("right_steps", "right steps"), ("repetition", "repetition")):
+            table.add_row("" if key != "length" else name, heading, _number(_at(start, key)), _number(end[key]))
+        for behaviour, mark in end["marks"].items():
+            keys = ("share", "right", "accuracy_with", "accuracy_without")
+            before = _at(start, "marks", behaviour, "share")
+            table.add_row("", behaviour, _number(before), *(_number(mark[key]) for key in keys))
+    return table
+
+
 def print_evaluation(evaluations: Sequence[Evaluation]) -> None:
     """Prints `evaluation_table`, and on a terminal in colour."""
     from rich.console import Console
 
     Console().print(evaluation_table(evaluations))
+
+
+def _at(node: Any, *path: str) -> Any:
+    """What stands at a path; None where there is no such thing, as in an evaluation of an older kind."""
+    for key in path:
+        node = None if node is None else node.get(key)
+    return node
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Cached decoding on the training module's own parameters: no weight copy, no second model.
+"""Cached decoding on the training module's own parameters: no second model, and no weight copy unless it has adapters.
 
 Prompts are aligned at their right ends, so that every row writes the same cache column. Rotary embedding depends on
 differences of positions only, so a column serves as the position. Every tensor rank holds its heads' cache; rows are
@@ -7,7 +7,7 @@ the same on all tensor ranks. Equality with the training forward is tested (test
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,30 @@ from torch import Tensor
 
 from rlpt.distributed.mesh import Mesh
 from rlpt.models.gpt import GPT
+from rlpt.models.lora import merged_weight
+
+
+class LayerWeights(NamedTuple):
+    """This rank's shards of a layer's linear maps, adapters merged."""
+
+    qkv: Tensor  # [(heads + 2 * groups) / tensor size * d, hidden], by group: its queries, its key, its value
+    proj: Tensor  # [hidden, heads / tensor size * d]
+    fc1: Tensor  # [2 * ffn / tensor size, hidden], gate above up
+    fc2: Tensor  # [hidden, ffn / tensor size]
+
+
+def layer_weights(layer: Any) -> LayerWeights:
+    """Of one decoder layer. Parameters themselves where there is no adapter."""
+    attention, mlp = layer.self_attention, layer.mlp
+    linears = (attention.linear_qkv, attention.linear_proj, mlp.linear_fc1, mlp.linear_fc2)
+    return LayerWeights(*map(merged_weight, linears))
 
 
 class DecodeState:
-    """KV cache of a batch of rows. Shapes: keys and values [layers][rows, groups / tensor size, capacity, d]."""
+    """KV cache of a batch of rows, and the weights that fill it, which must not change while it is in use.
+
+    Shapes: keys and values [layers][rows, groups / tensor size, capacity, d].
+    """
 
     def __init__(self, gpt: GPT, mesh: Mesh, rows: int, capacity: int, vocab_size: int) -> None:
         config = gpt.config
@@ -27,6 +47,7 @@ class DecodeState:
         self.groups = config.num_query_groups // mesh.tensor.size
         self.heads_per_group = config.num_attention_heads // config.num_query_groups
         self.weight = gpt.embedding.word_embeddings.weight
+        self.layers = [layer_weights(layer) for layer in gpt.decoder.layers]
         shape = (rows, self.groups, capacity, self.head_size)
         empty = self.weight.new_empty
         self.keys = [empty(shape) for _ in gpt.decoder.layers]
@@ -62,16 +83,15 @@ class DecodeState:
         hidden = self._embed(tokens)
         for index, layer in enumerate(self.gpt.decoder.layers):
             hidden = hidden + self._attend(index, layer, hidden, mask, start, end)
-            inner = F.linear(layer.pre_mlp_layernorm(hidden), layer.mlp.linear_fc1.weight)
+            inner = F.linear(layer.pre_mlp_layernorm(hidden), self.layers[index].fc1)
             gate, up = inner.chunk(2, dim=-1)
-            hidden = hidden + self._reduce(F.linear(F.silu(gate) * up, layer.mlp.linear_fc2.weight))
+            hidden = hidden + self._reduce(F.linear(F.silu(gate) * up, self.layers[index].fc2))
         last = self.gpt.decoder.final_layernorm(hidden[:, -1])
         return self._gather(F.linear(last, self.gpt.head_weight()).float())
 
     def _attend(self, index: int, layer: Any, hidden: Tensor, mask: Tensor, start: int, end: int) -> Tensor:
         rows, length, _ = hidden.shape
-        attention = layer.self_attention
-        qkv = F.linear(layer.input_layernorm(hidden), attention.linear_qkv.weight)
+        qkv = F.linear(layer.input_layernorm(hidden), self.layers[index].qkv)
         qkv = qkv.view(rows, length, self.groups, self.heads_per_group + 2, self.head_size)
         query = qkv[..., : self.heads_per_group, :].reshape(rows, length, -1, self.head_size)
         cos, sin = self.cos[start:end], self.sin[start:end]
@@ -87,7 +107,7 @@ class DecodeState:
             enable_gqa=self.heads_per_group > 1,
         )
         out = out.transpose(1, 2).reshape(rows, length, -1)
-        return self._reduce(F.linear(out, attention.linear_proj.weight))
+        return self._reduce(F.linear(out, self.layers[index].proj))
 
     def _embed(self, tokens: Tensor) -> Tensor:
         if self.mesh.tensor.size == 1:

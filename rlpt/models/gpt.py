@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,17 +19,29 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlpt.config import Config
+from rlpt.config import AdapterConfig, Config
 from rlpt.distributed.device import Device
 from rlpt.distributed.mesh import Mesh
+from rlpt.models.heads import ScalarHead
 from rlpt.models.initialization import initialize_weights
 from rlpt.models.layers import RMSNorm, SdpaAttention
+from rlpt.models.lora import AdaptedColumnParallelLinear, AdaptedRowParallelLinear
 
 
 class GPT(GPTModel):
-    """Megatron's GPTModel that ends in hidden states: the head belongs to the log-prob kernel, so no logits exist."""
+    """Megatron's GPTModel that ends in hidden states: the output layer is the log-prob kernel's, so no logits exist.
+
+    `heads`: scalar heads by name, on the last stage only.
+    """
+
+    def __init__(self, heads: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(**options)
+        own = heads if self.post_process else ()
+        self.heads = nn.ModuleDict(
+            {name: ScalarHead(self.config.hidden_size, self.config.params_dtype) for name in own}
+        )
 
     def _postprocess(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         return hidden_states
@@ -76,8 +89,13 @@ def transformer_config(config: Config, device: Device) -> TransformerConfig:
     )
 
 
-def layer_spec() -> ModuleSpec:
+def layer_spec(adapter: AdapterConfig | None = None) -> ModuleSpec:
     """One decoder layer."""
+    column: Any = ColumnParallelLinear
+    row: Any = RowParallelLinear
+    if adapter is not None:
+        column = ModuleSpec(module=AdaptedColumnParallelLinear, params={"adapter": adapter})
+        row = ModuleSpec(module=AdaptedRowParallelLinear, params={"adapter": adapter})
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
@@ -86,34 +104,35 @@ def layer_spec() -> ModuleSpec:
                 module=SelfAttention,
                 params={"attn_mask_type": AttnMaskType.causal},
                 submodules=SelfAttentionSubmodules(
-                    linear_qkv=ColumnParallelLinear,
+                    linear_qkv=column,
                     core_attention=SdpaAttention,
-                    linear_proj=RowParallelLinear,
+                    linear_proj=row,
                     q_layernorm=IdentityOp,
                     k_layernorm=IdentityOp,
                 ),
             ),
             self_attn_bda=get_bias_dropout_add,
             pre_mlp_layernorm=RMSNorm,
-            mlp=ModuleSpec(
-                module=MLP,
-                submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear),
-            ),
+            mlp=ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row)),
             mlp_bda=get_bias_dropout_add,
         ),
     )
 
 
-def build_gpt(config: Config, padded_vocabulary: int, mesh: Mesh, device: Device) -> GPT:
-    """This rank's part of the model on `device`, with weights that depend on `config.seed` and shape only."""
+def build_gpt(config: Config, padded_vocabulary: int, mesh: Mesh, device: Device, heads: Sequence[str] = ()) -> GPT:
+    """This rank's part of the model on `device`, with weights that depend on `config.seed` and shape only.
+
+    `heads` names the scalar heads that its last stage has.
+    """
     megatron_config = transformer_config(config, device)
     with device.megatron():
         model_parallel_cuda_manual_seed(config.seed, force_reset_rng=True)
         stage_layers = config.model.num_layers // config.parallel.pipeline
         gpt = GPT(
+            heads,
             config=megatron_config,
             transformer_layer_spec=TransformerBlockSubmodules(
-                layer_specs=[layer_spec()] * stage_layers, layer_norm=RMSNorm
+                layer_specs=[layer_spec(config.model.adapter)] * stage_layers, layer_norm=RMSNorm
             ),
             vocab_size=padded_vocabulary,
             max_sequence_length=config.batch.sequence_length,

@@ -41,17 +41,21 @@ class Policy:
         return (module or self.gpt)(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=mask)
 
     def scores(self, hidden: Tensor, batch: Batch) -> Scores:
-        """Last stage only: log-probs of the labels and entropies, 0 where `loss_mask` is False.
+        """Last stage only: log-probs of the labels, entropies, and values of the batch's head; 0 off `loss_mask`.
 
         Only rows with a loss are projected; the vocabulary is never gathered.
         """
         if self.gpt.config.sequence_parallel:
-            hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=True)
+            hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
         live = batch.loss_mask.flatten().nonzero().squeeze(1)
         rows = hidden.transpose(0, 1).reshape(-1, hidden.shape[-1])[live]
-        if not self.gpt.config.sequence_parallel:
-            # on the chosen rows: Megatron reduces a gradient that is not contiguous into a copy and loses it
-            rows = copy_to_tensor_model_parallel_region(rows)
+        values = None
+        if batch.head:
+            assert batch.head in self.gpt.heads, f"no head '{batch.head}'; the model has {sorted(self.gpt.heads)}"
+            values = self.gpt.heads[batch.head](rows)  # whole on every tensor rank: its gradient must not be summed
+        # The kernel's gradient is a part on each tensor rank and is summed, on the chosen rows: Megatron reduces a
+        # gradient that is not contiguous into a copy and loses it.
+        rows = copy_to_tensor_model_parallel_region(rows)
         weight = self.gpt.head_weight()
         result = linear_logprob(
             rows,
@@ -71,11 +75,12 @@ class Policy:
             candidate_logprobs=None
             if result.candidate_logprobs is None
             else _spread(result.candidate_logprobs, live, batch.labels.shape),
+            values=None if values is None else _spread(values, live, batch.labels.shape),
         )
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Scores:
-        """Log-probs and entropies without gradients, the same on every rank of the replica, any pipeline size."""
+        """The same without gradients, on every rank of the replica, any pipeline size."""
         batch = batch.to(self.device.torch_device)
         found: list[Scores] = []
 
@@ -100,11 +105,27 @@ class Policy:
             )
         if self.mesh.pipeline.size == 1:
             return found[0]
-        both = torch.stack([found[0].logprobs, found[0].entropy]) if found else None
-        if both is None:
-            both = torch.zeros(2, *batch.tokens.shape, device=self.device.torch_device)
-        both = self.mesh.broadcast_from_last_stage(both)
-        return Scores(logprobs=both[0], entropy=both[1])
+        return self._from_last_stage(found[0] if found else None, batch)
+
+    def _from_last_stage(self, scores: Scores | None, batch: Batch) -> Scores:
+        """The last stage's scores on all stages (None on the others), by one broadcast of [B, T, 2 (+ 1) (+ K)]."""
+        num_values = int(bool(batch.head))
+        num_candidates = 0 if batch.candidates is None else batch.candidates.shape[-1]
+        if scores is None:
+            shape = (*batch.labels.shape, 2 + num_values + num_candidates)
+            dtype = torch.promote_types(self.device.dtype, torch.float32)
+            packed = torch.empty(shape, dtype=dtype, device=self.device.torch_device)
+        else:
+            single = [one[..., None] for one in (scores.logprobs, scores.entropy, scores.values) if one is not None]
+            more = [] if scores.candidate_logprobs is None else [scores.candidate_logprobs]
+            packed = torch.cat(single + more, -1)
+        packed = self.mesh.broadcast_from_last_stage(packed)
+        return Scores(
+            logprobs=packed[..., 0],
+            entropy=packed[..., 1],
+            candidate_logprobs=packed[..., 2 + num_values :] if batch.candidates is not None else None,
+            values=packed[..., 2] if batch.head else None,
+        )
 
     def prefill(self, tokens: Tensor, lengths: Tensor, capacity: int) -> tuple[DecodeState, Tensor]:
         """Starts a batch of completions; see models/decode.py."""

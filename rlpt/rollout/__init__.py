@@ -1,3 +1,5 @@
-"""The border between torch-free self-play and tensors: generator, sampling, packing, the episode source."""
+"""The border between torch-free self-play and tensors: generator, sampling, packing, and the sources of episodes."""
 
-from rlpt.rollout.source import EpisodeOptions as EpisodeOptions
+from rlpt.rollout import demonstrations, evidence, source
+
+__all__ = ["demonstrations", "evidence", "source"]

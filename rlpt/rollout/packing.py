@@ -6,8 +6,9 @@ one view for each place where the window began.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,28 +35,64 @@ def views(trajectory: Trajectory) -> list[View]:
     return [View(trajectory, start, begin, stop) for begin, (start, stop) in zip(fresh, windows)]
 
 
+@dataclass(frozen=True)
+class RowShape:
+    """What all rows of a source have in common."""
+
+    sequence_length: int
+    vocab_size: int
+    pad_id: int
+
+
+COLUMNS = ("advantages", "behavior_logprobs", "episode_rewards", "sequence_share")  # of every played batch
+
+
 def pack(
     trajectories: Sequence[Trajectory],
     objective: str,
     num_microbatches: int,
-    sequence_length: int,
-    vocab_size: int,
-    pad_id: int,
+    shape: RowShape,
+    columns: Sequence[str] = COLUMNS,
 ) -> list[Batch]:
     """Exactly `num_microbatches` batches of rows of `sequence_length` positions that together hold every trajectory.
 
     A view of L tokens takes L - 1 positions (its last token is only a label). Rows are filled longest first into the
-    first row with room. Every microbatch has the same number of rows; rows left over are masked.
+    first row with room. Every microbatch has the same number of rows; rows left over are masked. `columns`: the float
+    tensors that the batches carry; ref_logprobs, values and returns may be among them.
     """
-    items = [view for trajectory in trajectories for view in views(trajectory)]
-    rows = _first_fit([view.stop - view.start - 1 for view in items], sequence_length)
+    rows = arrange(trajectories, shape.sequence_length)
     rows_each = max(1, -(-len(rows) // num_microbatches))
     temperature = _one_temperature(trajectories)
-    batches = []
-    for index in range(num_microbatches):
-        part = rows[index * rows_each : (index + 1) * rows_each]
-        batches.append(_fill(part, rows_each, items, objective, sequence_length, vocab_size, pad_id, temperature))
-    return batches
+    parts = (rows[index * rows_each : (index + 1) * rows_each] for index in range(num_microbatches))
+    return [fill(part, rows_each, objective, shape, temperature, columns) for part in parts]
+
+
+def arrange(trajectories: Sequence[Trajectory], sequence_length: int) -> list[list[View]]:
+    """Rows of views. Raises ConfigError for a view that fits no row."""
+    items = [view for trajectory in trajectories for view in views(trajectory)]
+    rows = _first_fit([view.stop - view.start - 1 for view in items], sequence_length)
+    return [[items[item] for item in row] for row in rows]
+
+
+def spread(rows: Sequence[Sequence[View]], values: torch.Tensor, into: Mapping[int, np.ndarray]) -> None:
+    """Puts values [B, T] of labels, laid out as `fill` does, to their tokens: `into` maps id(trajectory) to its array
+    [L]. Only fresh actions are written."""
+    table = values.cpu().numpy()
+    for row, items in enumerate(rows):
+        start = 0
+        for view in items:
+            stop = start + view.stop - view.start - 1
+            labelled, actions = _labels(view)
+            target = into[id(view.trajectory)]
+            target[labelled] = np.where(actions, table[row, start:stop], target[labelled])
+            start = stop
+
+
+def _labels(view: View) -> tuple[slice, np.ndarray]:
+    """The tokens of a view that are labels, and which of them are actions that count here."""
+    labelled = slice(view.start + 1, view.stop)
+    fresh = np.arange(labelled.start, labelled.stop) >= view.fresh
+    return labelled, view.trajectory.action_mask[labelled] & fresh
 
 
 def _first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
@@ -82,53 +119,66 @@ def _one_temperature(trajectories: Sequence[Trajectory]) -> float:
     return temperatures.pop() if temperatures else 1.0
 
 
-def _fill(
-    rows: Sequence[Sequence[int]],
+def fill(
+    rows: Sequence[Sequence[View]],
     num_rows: int,
-    views: Sequence[View],
     objective: str,
-    length: int,
-    vocab_size: int,
-    pad_id: int,
+    shape: RowShape,
     temperature: float,
+    columns: Sequence[str] = COLUMNS,
 ) -> Batch:
-    shape = (num_rows, length)
-    tokens, labels = np.full(shape, pad_id), np.full(shape, pad_id)
-    positions, segments = np.zeros(shape, dtype=np.int64), np.full(shape, -1)
-    mask, legal_index = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
-    advantages, behavior = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    legal = _LegalTable(vocab_size)
+    """A Batch of `num_rows` rows, the first of which hold `rows`."""
+    size = (num_rows, shape.sequence_length)
+    tokens, labels = np.full(size, shape.pad_id), np.full(size, shape.pad_id)
+    positions, segments = np.zeros(size, dtype=np.int64), np.full(size, -1)
+    mask, legal_index = np.zeros(size, dtype=bool), np.zeros(size, dtype=np.int64)
+    policy_steps = np.zeros(size, dtype=np.int64)
+    floats = {name: np.zeros(size, dtype=np.float32) for name in columns}
+    legal = _LegalTable(shape.vocab_size)
     for row, items in enumerate(rows):
         start = 0
-        for segment, item in enumerate(items):
-            view = views[item]
+        for segment, view in enumerate(items):
             trajectory = view.trajectory
             here = slice(start, start + view.stop - view.start - 1)
-            labelled = slice(view.start + 1, view.stop)
-            actions = trajectory.action_mask[labelled] & (np.arange(labelled.start, labelled.stop) >= view.fresh)
+            labelled, actions = _labels(view)
             tokens[row, here] = trajectory.token_ids[view.start : view.stop - 1]
             labels[row, here] = trajectory.token_ids[labelled]
             positions[row, here] = np.arange(here.stop - start)
             segments[row, here] = segment
             mask[row, here] = actions
-            behavior[row, here] = trajectory.logprobs[labelled] * actions
-            advantages[row, here] = trajectory.advantage * actions
+            policy_steps[row, here] = trajectory.policy_step * actions
+            for name, column in floats.items():
+                column[row, here] = _column(name, trajectory, labelled) * actions
             if trajectory.kept_ids is not None:
                 legal_index[row, here] = [legal.index(ids) for ids in trajectory.kept_ids[labelled]]
             start = here.stop
-    return Batch(
+    batch = Batch(
         objective=objective,
         tokens=torch.from_numpy(tokens),
         labels=torch.from_numpy(labels),
         positions=torch.from_numpy(positions),
         loss_mask=torch.from_numpy(mask),
         segments=torch.from_numpy(segments),
-        advantages=torch.from_numpy(advantages),
-        behavior_logprobs=torch.from_numpy(behavior),
+        policy_steps=torch.from_numpy(policy_steps),
         legal_table=legal.table() if legal.sets else None,
         legal_index=torch.from_numpy(legal_index) if legal.sets else None,
         temperature=temperature,
     )
+    tensors: dict[str, Any] = {name: torch.from_numpy(column) for name, column in floats.items()}
+    return replace(batch, **tensors)
+
+
+def _column(name: str, trajectory: Trajectory, labelled: slice) -> np.ndarray | float:
+    """What a float tensor of a batch holds of a trajectory's labels; off the actions it does not matter."""
+    if name == "advantages":
+        tokens = trajectory.token_advantages
+        return trajectory.advantage if tokens is None else tokens[labelled]
+    if name == "episode_rewards":
+        return trajectory.reward
+    if name == "sequence_share":
+        return 1.0 / max(1, int(trajectory.action_mask.sum()))
+    array: np.ndarray = getattr(trajectory, "logprobs" if name == "behavior_logprobs" else name)
+    return array[labelled]
 
 
 class _LegalTable:

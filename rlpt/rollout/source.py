@@ -1,54 +1,68 @@
-"""Episodes as a BatchSource: draw problems, play them with the policy, score, compare with peers, pack."""
+"""Episodes as a BatchSource: draw problems, play them with the policy, score, compare with peers, pack.
+
+problems (task_mix | passages) -> SelfPlay.play -> Rubric.score -> Algorithm.advantages / credit -> Replay -> pack
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from rlpt import registry
-from rlpt.batch import Batch, SourceContext
+from rlpt.batch import Batch, Scores, SourceContext
 from rlpt.errors import ConfigError
 from rlpt.registry import register
-from rlpt.rewards.base import DEFAULT_RUBRIC, Rubric
-from rlpt.rollout.packing import pack
-from rlpt.selfplay.base import SelfPlay
-from rlpt.selfplay.curriculum import Curriculum, CurriculumOptions, Weighting
-from rlpt.selfplay.first_hit import first_hit
-from rlpt.tasks.base import Task, keyed_hash
-from rlpt.types import Episode, Problem, Trajectory
+from rlpt.rewards.base import DEFAULT_RUBRIC, RewardContext, Rubric
+from rlpt.rollout.comparison import compare
+from rlpt.rollout.packing import COLUMNS, pack
+from rlpt.rollout.passages import PassageOptions, Passages
+from rlpt.rollout.replay import Replay
+from rlpt.rollout.scoring import POLICY, TextScorer, row_shape, score_trajectories
+from rlpt.rollout.task_mix import TaskMix, TaskShare, Unreachable
+from rlpt.selfplay.curriculum import Weighting
+from rlpt.tasks.base import keyed_hash
+from rlpt.types import Episode, Trajectory
 
-
-@dataclass(frozen=True)
-class TaskShare:
-    """One task of the mix."""
-
-    task: dict[str, Any]  # {name, **options}
-    weight: float = 1.0  # proportional to its share of the problems
-    curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
+RECENT_TRACES = 256  # texts of episodes that rewards may compare with
 
 
 @register("source", "episodes")
 @dataclass(frozen=True)
 class EpisodeOptions:
-    """`groups` problems a step over all data-parallel ranks, each played as `selfplay` says."""
+    """`groups` problems a step over all data-parallel ranks, from `tasks` or from `passages` of a corpus, each played
+    as `selfplay` says."""
 
-    tasks: list[TaskShare]
+    tasks: list[TaskShare] = field(default_factory=list)
+    passages: PassageOptions | None = None
     groups: int = 16
     selfplay: dict[str, Any] = field(default_factory=lambda: {"name": "solve"})
     rubric: list[dict[str, Any]] = field(default_factory=lambda: [dict(part) for part in DEFAULT_RUBRIC])
     skip_silent: bool = False  # leave episodes with an advantage of 0 out of the batch and of its mean loss, as DAPO's
-    # dynamic sampling does (2503.14476, without its refill): their policy gradient is nothing
+    # dynamic sampling does (2503.14476): their policy gradient is nothing
+    refill: int = 0  # with skip_silent: up to so many further rounds of play a step, until `groups` groups have signal
+    refill_from: int = 0  # the optimizer step from which `refill` counts
+    inner_epochs: int = 1  # passes over each play
+    minibatches: int = 1  # optimizer steps a pass
+    staleness: int = 0  # plays that the learner is behind the player
     weighting: Weighting = field(default_factory=Weighting)
-    unreachable: Literal["lower", "refuse", "ignore"] = "lower"  # a start level that chance alone would not solve in
-    # the episodes of the whole run: start lower, refuse to start, or trust graded credit to lead there
+    unreachable: Unreachable = "lower"  # a start level that chance alone would not solve in the episodes of the whole
+    # run: start lower, refuse to start, or trust graded credit to lead there
 
-    def planned_episodes(self, index: int, steps: int, group_size: int) -> float:
-        """Episodes of the task `index` in `steps` steps, by its weight in the mix."""
-        return self.tasks[index].weight / sum(task.weight for task in self.tasks) * steps * self.groups * group_size
+    def __post_init__(self) -> None:
+        if bool(self.tasks) == (self.passages is not None):
+            raise ValueError("give either tasks or passages")
+        for key, least in {"groups": 1, "inner_epochs": 1, "minibatches": 1, "staleness": 0, "refill": 0}.items():
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}={getattr(self, key)}: must be at least {least}")
+        if self.refill and not self.skip_silent:
+            raise ValueError("refill: fills up what skip_silent leaves out; set skip_silent: true")
+
+    @property
+    def groups_a_step(self) -> float:
+        """Groups that are played for each optimizer step: a play serves several."""
+        return self.groups / (self.inner_epochs * self.minibatches)
 
     def open(self, context: SourceContext) -> EpisodeSource:
         """The running source. Raises ConfigError for what does not fit together."""
@@ -64,171 +78,199 @@ class EpisodeSource:
             raise ConfigError(
                 f"{where}.groups={options.groups} is not divisible by the data-parallel size {context.data_size}"
             )
-        self.options, self.context = options, context
+        score = None if context.score is None else self._counted(context.score)
+        self.options, self.context = options, replace(context, score=score)
         self.selfplay = registry.create("selfplay", options.selfplay, f"{where}.selfplay")
         self.rubric = Rubric.from_config(options.rubric, f"{where}.rubric")
-        self.tasks = _create_tasks(options.tasks, self.selfplay, where)
+        self.problems = self._open_problems(where)
         if options.skip_silent and context.algorithm.needs_silent:
             raise ConfigError(
-                f"{where}.skip_silent: the algorithm's entropy or KL term acts on silent episodes too; use one of them"
+                f"{where}.skip_silent: the algorithm's entropy, KL or value term acts on silent episodes too; use one "
+                "of them"
             )
-        by_name = dict(zip(self.tasks, options.tasks))
-        self.curriculum = Curriculum(
-            {name: share.weight for name, share in by_name.items()},
-            {name: share.curriculum for name, share in by_name.items()},
-            keyed_hash(context.objective, context.seed),
-            options.weighting,
+        self.replay = Replay(
+            keyed_hash("replay", context.objective, context.seed) >> 1,
+            options.inner_epochs,
+            options.minibatches,
+            options.staleness,
         )
         self.problems_drawn = 0
+        self.turns = 0
+        self.baselines: dict[str, float] = {}
+        self.recent: list[str] = []
         self.last_episodes: list[Episode] = []
+        self.last_trajectories: list[Trajectory] = []  # that the last `take` gave
         self._metrics: dict[str, float] = {}
+        self._scored_tokens = 0  # by this rank since the play began
+
+    def _counted(self, score: Callable[[Batch, str], Scores]) -> Callable[[Batch, str], Scores]:
+        """The same; tokens that it is asked for count, whoever asks."""
+
+        def counted(batch: Batch, weights: str) -> Scores:
+            self._scored_tokens += int((batch.segments >= 0).sum())
+            return score(batch, weights)
+
+        return counted
+
+    def _open_problems(self, where: str) -> TaskMix | Passages:
+        if self.options.passages is None:
+            return TaskMix(self.options.tasks, self.options.weighting, self.selfplay, self.context)
+        if "passage" not in self.selfplay.kinds:
+            raise ConfigError(
+                f"{where}.selfplay.name: '{self.options.selfplay['name']}' does not play passages; use predict or think"
+            )
+        return Passages(self.options.passages, self.context, self.selfplay.future_tokens)
 
     def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
-        """Plays `share` of the groups and packs this rank's episodes into `n` microbatches.
+        """Plays `share` of the groups where a play is due, and packs what this step learns from into `n` microbatches.
 
         All data-parallel ranks must call it in step.
         """
-        context = self.context
-        groups = max(1, round(self.options.groups * share / context.data_size)) * context.data_size
-        indices = range(self.problems_drawn, self.problems_drawn + groups)
-        mine = [index for index in indices if index % context.data_size == context.data_rank]
-        self.problems_drawn += groups
-        keys = [keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in mine]
-        episodes = self._play(self._problems(mine), keys, step)
-        self.last_episodes = episodes
-        trajectories = [trajectory for episode in episodes for trajectory in episode.trajectories]
-        self._compare(episodes, trajectories)
-        if self.options.skip_silent:
-            trajectories = [trajectory for trajectory in trajectories if trajectory.advantage != 0]
-        batches = pack(
-            trajectories,
-            context.objective,
-            n,
-            context.sequence_length,
-            context.tokenizer.vocab_size,
-            context.tokenizer.pad_id,
-        )
-        if context.algorithm.needs_reference:
-            batches = [replace(batch, ref_logprobs=context.reference(batch)) for batch in batches]
+        context, algorithm = self.context, self.context.algorithm
+        self._metrics = {"episodes": 0.0, "tokens": 0.0, "prompt_tokens": 0.0, "scored_tokens": 0.0}
+        while self.replay.wants_play:
+            self.replay.add(self._play_groups(step, share))
+        self.last_trajectories = self.replay.next()
+        columns = [*COLUMNS, *(["ref_logprobs"] if algorithm.needs_reference else [])]
+        columns += ["values", "returns"] if algorithm.head else []
+        shape = row_shape(context)
+        batches = pack(self.last_trajectories, context.objective, n, shape, columns)
+        batches = [replace(batch, head=algorithm.head, turn=self.turns) for batch in batches]
+        self.turns += 1
         return batches
 
-    def prepare(self) -> list[str]:
-        """Before the first step of a run: a line a task that says when chance alone would first solve it, and a lower
-        start level where that is out of reach. Raises ConfigError where it is refused. All ranks must call it."""
-        speed, lines = self._episodes_per_second(), []
-        for index, (name, task) in enumerate(self.tasks.items()):
-            budget = self.options.planned_episodes(index, self.context.steps, self.selfplay.group_size)
-            level, floor = self.curriculum.level(name), self.options.tasks[index].curriculum.floor_level
-            hit = first_hit(task, level, self.selfplay, self.context.tokenizer)
-            lines.append(hit.describe(budget, speed))
-            while hit.episodes > budget and self.options.unreachable == "lower" and level > floor:
-                level -= 1
-                hit = first_hit(task, level, self.selfplay, self.context.tokenizer)
-            if hit.episodes > budget and self.options.unreachable != "ignore":
-                where = f"objectives.{self.context.objective}.source"
-                raise ConfigError(
-                    f"{where}.tasks.{index}: {hit.describe(budget, speed)}. Start at a lower level, play more "
-                    f"episodes, or set {where}.unreachable=ignore where graded credit leads there"
-                )
-            if level < self.curriculum.level(name):
-                self.curriculum.start_at(name, level)
-                lines.append(f"starts lower, at {hit.describe(budget, speed)}")
-        return lines
+    def _play_groups(self, step: int, share: float) -> list[list[Trajectory]]:
+        """One play: this rank's trajectories that are learned from, by problem."""
+        context, options = self.context, self.options
+        wanted = max(1, round(options.groups * share / context.data_size)) * context.data_size
+        rounds = 1 + (options.refill if step >= options.refill_from else 0)
+        episodes: list[Episode] = []
+        missing, self._scored_tokens = wanted, 0
+        for _ in range(rounds):
+            fresh = self._play(missing, step)
+            self._score(fresh, step)
+            episodes += fresh
+            missing = wanted - self._groups_with_signal(episodes)
+            if missing <= 0 or rounds == 1:
+                break
+            missing = -(-missing // context.data_size) * context.data_size
+        self.last_episodes = episodes
+        figures, plays = compare(episodes, context, self.baselines)
+        self.problems.record(plays)
+        self.recent = [*self.recent, *self._texts(episodes)][-RECENT_TRACES:] if self._remembers else []
+        figures["scored_tokens"] = float(sum(context.gather(self._scored_tokens)))
+        for key in ("episodes", "tokens", "prompt_tokens", "scored_tokens"):
+            figures[key] += self._metrics[key]
+        self._metrics |= figures | self.problems.metrics()
+        by_problem: dict[int, list[Trajectory]] = {}
+        for episode in episodes:
+            kept = [one for one in episode.trajectories if not options.skip_silent or one.advantage != 0]
+            by_problem.setdefault(id(episode.problem), []).extend(kept)
+        return list(by_problem.values())
 
-    def _episodes_per_second(self) -> float:
-        """How fast all ranks together play one step's groups at the start levels; the episodes are thrown away."""
-        context, form = self.context, self.selfplay
-        mine = range(context.data_rank, self.options.groups, context.data_size)
-        problems = self._problems(mine)
-        before = time.monotonic()
-        self._play(problems, [keyed_hash("rehearsal", index) >> 1 for index in mine], step=0)
-        seconds = max(context.gather(time.monotonic() - before))
-        return self.options.groups * form.group_size / max(seconds, 1e-9)
-
-    def _problems(self, indices: Iterable[int]) -> list[Problem]:
-        """The problems with these global indices, at the curriculum's present state."""
-        drawn = map(self.curriculum.draw, indices)
-        return [self.tasks[task].sample(seed, level) for task, level, seed in drawn]
-
-    def _play(self, problems: list[Problem], keys: list[int], step: int) -> list[Episode]:
+    def _play(self, groups: int, step: int) -> list[Episode]:
+        """This rank's share of the next `groups` problems, played."""
         context = self.context
+        indices = range(self.problems_drawn, self.problems_drawn + groups)
+        mine = list(indices)[context.data_rank :: context.data_size]  # round robin wherever the numbers begin
+        self.problems_drawn += groups
+        keys = [keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in mine]
+        return self._played(mine, keys, step)
+
+    def _played(self, indices: list[int], keys: list[int], step: int) -> list[Episode]:
         episodes: list[Episode] = self.selfplay.play(
-            problems, self.tasks, context.generator, context.tokenizer, self.rubric, keys=keys, policy_step=step
+            self.problems.draw(indices),
+            self.problems.tasks,
+            self.context.generator,
+            self.context.tokenizer,
+            keys=keys,
+            policy_step=step,
         )
         return episodes
 
-    def _compare(self, episodes: list[Episode], trajectories: list[Trajectory]) -> None:
-        """Advantages within peer sets and the curriculum's counts, from all ranks' episodes in problem order.
+    def _score(self, episodes: list[Episode], step: int) -> None:
+        """Rewards, and what the algorithm wants to know of the reference and of the value head."""
+        context, algorithm = self.context, self.context.algorithm
+        trajectories = [one for episode in episodes for one in episode.trajectories]
+        self.rubric.score(episodes, self._reward_context(), step)
+        if algorithm.needs_reference:
+            found = score_trajectories(trajectories, context, context.reference)
+            for trajectory, scores in zip(trajectories, found, strict=True):
+                trajectory.ref_logprobs = scores.logprobs
+        if algorithm.head:
+            found = score_trajectories(trajectories, context, head=algorithm.head)
+            for trajectory, scores in zip(trajectories, found, strict=True):
+                trajectory.values = scores.values
 
-        Tensor-parallel ranks play the same episodes; where a verifier's verdict can hang on a limit of time, the first
-        rank's counts on all of them.
-        """
-        plays = [
-            (e.problem.task, e.problem.level, float(all(score == 1.0 for score in e.outcome.values())))
-            for e in episodes
-        ]
-        rows = [(t.reward, t.peers, t.role, int(t.action_mask.sum()), t.truncated, t.rewards) for t in trajectories]
-        gathered = self.context.gather(self.context.agree((plays, rows)))
-        every_row = [row for _, part in gathered for row in part]
-        rewards = np.array([row[0] for row in every_row], dtype=np.float64)
-        peers = np.array([row[1] for row in every_row], dtype=np.int64)
-        advantages = self.context.algorithm.advantages(rewards, peers, [row[2] for row in every_row])
-        first = sum(len(part) for _, part in gathered[: self.context.data_rank])
-        for trajectory, advantage in zip(trajectories, advantages[first : first + len(trajectories)]):
-            trajectory.advantage = float(advantage)
-        # ranks hold problems round robin: put the plays back into problem order, so that any layout records the same
-        size = len(episodes) // max(1, len({t.peers for t in trajectories}))
-        in_turn = [part[at : at + size] for at in range(0, len(plays), size) for part, _ in gathered]
-        self.curriculum.record(play for group in in_turn for play in group)
-        self._metrics = _figures(every_row, rewards, peers, [play for part, _ in gathered for play in part])
-        self._metrics |= self.curriculum.metrics()
+    def _reward_context(self) -> RewardContext:
+        context = self.context
+        scorers = {name: TextScorer(context, name) for name in context.snapshots}
+        heads = {name: TextScorer(context, head=name) for name in context.heads}
+        return RewardContext(
+            tasks=self.problems.tasks,
+            scorers=scorers | {POLICY: TextScorer(context)},
+            heads=heads,
+            recent=self.recent,
+            tokenizer=context.tokenizer,
+        )
+
+    @property
+    def _remembers(self) -> bool:
+        return any(getattr(part.reward, "uses_recent", False) for part in self.rubric.parts)
+
+    def _texts(self, episodes: list[Episode]) -> list[str]:
+        """Of all ranks' episodes, in problem order."""
+        parts = self.context.gather([episode.text for episode in episodes])
+        size = self.selfplay.group_size
+        turns = max(map(len, parts), default=0)
+        return [text for at in range(0, turns, size) for part in parts for text in part[at : at + size]]
+
+    def _groups_with_signal(self, episodes: list[Episode]) -> int:
+        """Sets of peers whose rewards differ, over all ranks."""
+        rewards: dict[int, set[float]] = {}
+        for one in (one for episode in episodes for one in episode.trajectories):
+            rewards.setdefault(one.peers, set()).add(one.reward)
+        own = self.context.agree(sum(len(values) > 1 for values in rewards.values()))
+        return sum(self.context.gather(own))
+
+    def prepare(self) -> list[str]:
+        """Before the first step of a run: what chance alone would solve when. All ranks must call it."""
+        if not isinstance(self.problems, TaskMix):
+            return []
+        return self.problems.prepare(self.options.groups_a_step, self.options.unreachable, self._episodes_per_second)
+
+    def _episodes_per_second(self) -> float:
+        """How fast all ranks together play one step's groups at the start levels; the episodes are thrown away."""
+        context = self.context
+        mine = list(range(context.data_rank, self.options.groups, context.data_size))
+        before = time.monotonic()
+        self._played(mine, [keyed_hash("rehearsal", index) >> 1 for index in mine], step=0)
+        seconds = max(context.gather(time.monotonic() - before))
+        return float(self.options.groups * self.selfplay.group_size / max(seconds, 1e-9))
+
+    @property
+    def curriculum(self) -> Any:
+        """The curriculum of the tasks; None for passages."""
+        return self.problems.curriculum if isinstance(self.problems, TaskMix) else None
 
     def metrics(self) -> dict[str, float]:
         """Reward and its parts, success, share of groups with signal, lengths, the curriculum's levels."""
         return dict(self._metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able; the same on every rank."""
-        return {"problems_drawn": self.problems_drawn, "curriculum": self.curriculum.state_dict()}
+        """JSON-able; the same on every rank. All data-parallel ranks must call it."""
+        return {
+            "problems_drawn": self.problems_drawn,
+            "turns": self.turns,
+            "baselines": dict(self.baselines),
+            "recent": list(self.recent),
+            "replay": self.replay.state_dict(self.context.gather),
+            **self.problems.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken."""
-        self.problems_drawn = state["problems_drawn"]
-        self.curriculum.load_state_dict(state["curriculum"])
-
-
-def _create_tasks(shares: list[TaskShare], form: SelfPlay, where: str) -> dict[str, Task]:
-    if not shares:
-        raise ConfigError(f"{where}.tasks: empty; known tasks: {', '.join(registry.names('task'))}")
-    tasks: dict[str, Task] = {}
-    for index, share in enumerate(shares):
-        task = registry.create("task", share.task, f"{where}.tasks.{index}.task")
-        form.check(task, f"{where}.tasks.{index}.task")
-        if task.name in tasks:
-            raise ConfigError(f"{where}.tasks.{index}: task '{task.name}' is given twice")
-        if share.curriculum.target_level > task.max_level:
-            raise ConfigError(
-                f"{where}.tasks.{index}.curriculum.target_level={share.curriculum.target_level}: "
-                f"task '{task.name}' has levels 0..{task.max_level}"
-            )
-        tasks[task.name] = task
-    return tasks
-
-
-def _figures(
-    rows: list[tuple[Any, ...]], rewards: np.ndarray, peers: np.ndarray, plays: list[tuple[str, int, float]]
-) -> dict[str, float]:
-    """Figures of one take over all ranks."""
-    with_signal = [bool(np.ptp(rewards[peers == peer]) > 0) for peer in np.unique(peers)]
-    figures = {
-        "episodes": float(len(plays)),
-        "tokens": float(sum(row[3] for row in rows)),
-        "reward": float(rewards.mean()),
-        "success": float(np.mean([play[2] for play in plays])),
-        "signal": float(np.mean(with_signal)),
-        "length": float(np.mean([row[3] for row in rows])),
-        "truncated": float(np.mean([row[4] for row in rows])),
-    }
-    for part in rows[0][5]:
-        figures[f"reward/{part}"] = float(np.mean([row[5][part] for row in rows]))
-    return figures
+        self.problems_drawn, self.turns = state["problems_drawn"], state["turns"]
+        self.baselines, self.recent = dict(state["baselines"]), list(state["recent"])
+        self.replay.load_state_dict(state["replay"], self.context.data_rank, self.context.data_size)
+        self.problems.load_state_dict(state)

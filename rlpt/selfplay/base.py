@@ -1,4 +1,4 @@
-"""The SelfPlay contract: problems in, scored episodes with their peer sets out. And how all forms of it sample."""
+"""The SelfPlay contract: problems in, episodes with outcomes and peer sets out. And how all forms of it sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import ClassVar
 
 from rlpt.errors import ConfigError
-from rlpt.rewards.base import Rubric
 from rlpt.tasks.base import Task
 from rlpt.types import Episode, Generator, Problem, SamplingParams, Tokenizer
 
@@ -44,13 +43,12 @@ class SelfPlay(ABC):
         tasks: Mapping[str, Task],
         generator: Generator,
         tokenizer: Tokenizer,
-        rubric: Rubric,
         *,
         keys: Sequence[int],
         policy_step: int,
     ) -> list[Episode]:
-        """Plays each problem and scores what was played: `len(problems) * group_size` episodes, those of one problem
-        side by side.
+        """Plays each problem: `len(problems) * group_size` episodes, those of one problem side by side, with the
+        verifier's outcomes; rewards come later, from a rubric.
 
         `tasks` by task name; `keys[i]` (64-bit) names problem i: all noise of its episodes is keyed by it, whatever
         else is in the call. `policy_step` is written into the trajectories. Trajectories that are compared with each

@@ -16,7 +16,6 @@ import numpy as np
 
 from rlpt.errors import ConfigError
 from rlpt.registry import register
-from rlpt.rewards.base import Rubric
 from rlpt.selfplay.base import ROLE, SelfPlay
 from rlpt.tasks.base import Task, capped, keyed_hash
 from rlpt.tasks.environments.base import Environment, Observation, opening_text, shown_text
@@ -45,7 +44,6 @@ class Converse(SelfPlay):
         tasks: Mapping[str, Task],
         generator: Generator,
         tokenizer: Tokenizer,
-        rubric: Rubric,
         *,
         keys: Sequence[int],
         policy_step: int,
@@ -64,10 +62,7 @@ class Converse(SelfPlay):
             noise = [keyed_hash("converse", talk.key, talk.sample, talk.turns) >> 1 for talk in live]
             for talk, start, completion in zip(live, starts, generator(views, params, noise), strict=True):
                 talk.take_turn(start, completion)
-        episodes = [talk.episode(self.temperature, policy_step) for talk in talks]
-        for episode in episodes:
-            rubric.score(episode)
-        return episodes
+        return [talk.episode(self.temperature, policy_step) for talk in talks]
 
     def chance(self, task: Task, problem: Problem, tokenizer: Tokenizer) -> float:
         """Over all turns of the oracle's episode."""

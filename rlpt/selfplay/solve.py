@@ -13,7 +13,6 @@ import numpy as np
 
 from rlpt.errors import ConfigError
 from rlpt.registry import register
-from rlpt.rewards.base import Rubric
 from rlpt.selfplay.base import ROLE, SelfPlay
 from rlpt.tasks.base import Task, keyed_hash
 from rlpt.template import ANSWER, END, THINK, encode_marked, parse_answer, prompt_text
@@ -26,15 +25,18 @@ class Solve(SelfPlay):
     """Each problem is answered `group_size` times.
 
     With `think`, a completion is a thought of up to `max_thought` characters, the answer mark and the answer. With
-    `legal_mask`, tokens are limited to the characters of the task's answers (and worked traces) and the marks. Without
-    `end_mark`, an answer is as long as the level's limit and nothing ends it: for tasks whose answers all have one
-    length, and a policy that has to find them by chance.
+    `legal_mask`, tokens are limited to the characters of the task's answers (and worked traces) and the marks. With
+    `thought_characters`, a thought holds these alone and the answer follows from its own, each sampled by itself: one
+    symbol that says nothing makes thoughts that are only long, the control for whether their content helps (Pfau et
+    al. 2404.15758). Without `end_mark`, an answer is as long as the level's limit and nothing ends it: for tasks whose
+    answers all have one length, and a policy that has to find them by chance.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("task", "game")
 
     think: bool = False
     max_thought: int = 0  # characters
+    thought_characters: str = ""  # all that a thought may hold; "": the task's, and answers' symbols and marks anywhere
     end_mark: bool = True
 
     def __post_init__(self) -> None:
@@ -43,8 +45,15 @@ class Solve(SelfPlay):
             raise ConfigError(
                 f"think={self.think} with max_thought={self.max_thought}: a thought needs max_thought > 0"
             )
-        if self.think and not self.end_mark:
-            raise ConfigError("end_mark=False with think=True: after a thought only the end mark ends an answer")
+        if self.thought_characters and not (self.think and self.legal_mask):
+            raise ConfigError(
+                f"thought_characters={self.thought_characters!r}: needs think: true and the legal mask"
+            )
+        if self.think and not self.end_mark and not self.thought_characters:
+            raise ConfigError(
+                "end_mark=False with think=True: after a thought only the end mark ends an answer, unless "
+                "thought_characters divides the two"
+            )
 
     def play(
         self,
@@ -52,13 +61,12 @@ class Solve(SelfPlay):
         tasks: Mapping[str, Task],
         generator: Generator,
         tokenizer: Tokenizer,
-        rubric: Rubric,
         *,
         keys: Sequence[int],
         policy_step: int,
     ) -> list[Episode]:
         prompts, params, noise = [], [], []
-        samplings: dict[tuple[str, int], SamplingParams] = {}
+        samplings: dict[tuple[str, int], list[SamplingParams]] = {}
         for problem, key in zip(problems, keys, strict=True):
             prompt = encode_marked(tokenizer, prompt_text(problem, self.think))
             kind = (problem.task, problem.level)
@@ -68,7 +76,7 @@ class Solve(SelfPlay):
                 prompts.append(prompt)
                 params.append(samplings[kind])
                 noise.append(keyed_hash("solve", key, sample) >> 1)  # 63 bits: a signed tensor holds it
-        completions = generator(prompts, params, noise)
+        completions = self.complete(prompts, params, noise, generator)
         episodes = []
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             problem, key = problems[row // self.group_size], keys[row // self.group_size]
@@ -78,34 +86,64 @@ class Solve(SelfPlay):
             trajectory = self.trajectory(prompt, completion, key, policy_step)
             trajectory.well_formed = float(bool(answer))
             episode = Episode(problem, [trajectory], {ROLE: outcome}, text)
-            rubric.score(episode)
             episodes.append(episode)
         return episodes
 
     def chance(self, task: Task, problem: Problem, tokenizer: Tokenizer) -> float:
         """For the answer alone: a thought may be anything, but both its marks have to come."""
-        legal = self.sampling(task, problem.level, tokenizer).legal_ids
-        tokens = len(tokenizer.encode_characters(problem.answer)) + self.end_mark + self.think
-        return float(tokenizer.vocab_size if legal is None else len(legal)) ** -tokens
+        *thought, answer = (one.legal_ids for one in self.sampling(task, problem.level, tokenizer))
+        tokens = len(tokenizer.encode_characters(problem.answer)) + self.end_mark + (self.think and not thought)
+        chance = float(tokenizer.vocab_size if answer is None else len(answer)) ** -tokens
+        return chance / len(thought[0]) if thought and thought[0] else chance
 
     def answer(self, text: str, completion: Completion) -> str | None:
         """The answer in a completion's marked text; None where it was cut short or an answer mark is missing."""
-        if not self.end_mark:
+        if not self.ends:
             return text.removeprefix(ANSWER)
-        return None if completion.finish_reason == "length" or ANSWER not in text else parse_answer(text)
+        if completion.finish_reason == "length" or ANSWER not in text:
+            return None
+        return parse_answer(text) if self.end_mark else text.rpartition(ANSWER)[2]
 
-    def sampling(self, task: Task, level: int, tokenizer: Tokenizer) -> SamplingParams:
-        """How answers to problems of `level` are sampled. Raises ConfigError where a legal character has no token."""
+    @property
+    def ends(self) -> bool:
+        """Whether a completion may be cut short: there is something that it should have come to."""
+        return self.end_mark or self.think
+
+    def sampling(self, task: Task, level: int, tokenizer: Tokenizer) -> list[SamplingParams]:
+        """How answers to problems of `level` are sampled: all at once, or the thought and then the answer. Raises
+        ConfigError where a legal character has no token."""
         length, characters, marks = task.answer_limit(level), task.legal_characters(level), set()
         if self.end_mark:
             length += 1
             marks.add(tokenizer.mark_id(END))
+        stop, mark = tuple(marks), tokenizer.mark_id(ANSWER)
+        if self.thought_characters:
+            thought = {mark} | self.character_ids(self.thought_characters, task, tokenizer)
+            answer = marks | self.character_ids(characters, task, tokenizer)
+            return [self.params(self.max_thought + 1, (mark,), thought), self.params(length, stop, answer)]
         if self.think:
             length += self.max_thought + 1  # the answer mark
             characters += task.thought_alphabet
-            marks.add(tokenizer.mark_id(ANSWER))
-        stop = (tokenizer.mark_id(END),) if self.end_mark else ()
-        return self.params(length, stop, marks | self.character_ids(characters, task, tokenizer))
+            marks.add(mark)
+        return [self.params(length, stop, marks | self.character_ids(characters, task, tokenizer))]
+
+    def complete(
+        self, prompts: list[list[int]], params: list[list[SamplingParams]], noise: list[int], generator: Generator
+    ) -> list[Completion]:
+        """A completion a prompt; where thoughts are sampled by themselves, those that came to their end go on to the
+        answer, and the two are one completion."""
+        completions = generator(prompts, [first for first, *_ in params], noise)
+        if not self.thought_characters:
+            return completions
+        rows = [row for row, thought in enumerate(completions) if thought.finish_reason == "stop"]
+        answers = generator(
+            [[*prompts[row], *completions[row].token_ids.tolist()] for row in rows],
+            [params[row][1] for row in rows],
+            [keyed_hash("answer", noise[row]) >> 1 for row in rows],
+        )
+        for row, answer in zip(rows, answers, strict=True):
+            completions[row] = joined(completions[row], answer, self.end_mark)
+        return completions
 
     def trajectory(self, prompt: Sequence[int], completion: Completion, key: int, policy_step: int) -> Trajectory:
         """Prompt and completion side by side; the policy chose the completion's tokens."""
@@ -119,6 +157,18 @@ class Solve(SelfPlay):
             logprobs=np.concatenate([np.zeros(before, np.float32), completion.logprobs.astype(np.float32)]),
             temperature=self.temperature,
             kept_ids=None if kept is None else (*(None for _ in range(before)), *kept),
-            truncated=self.end_mark and completion.finish_reason == "length",
+            truncated=self.ends and completion.finish_reason == "length",
             policy_step=policy_step,
         )
+
+
+def joined(thought: Completion, answer: Completion, end_mark: bool) -> Completion:
+    """A thought that was closed and the answer after it as one. Without an end mark no answer is cut short."""
+    assert thought.kept_ids is not None, "a thought of given characters has a legal set"
+    assert answer.kept_ids is not None, "and so has its answer"
+    return Completion(
+        token_ids=np.concatenate([thought.token_ids, answer.token_ids]),
+        logprobs=np.concatenate([thought.logprobs, answer.logprobs]),
+        finish_reason=answer.finish_reason if end_mark else "stop",
+        kept_ids=(*thought.kept_ids, *answer.kept_ids),
+    )

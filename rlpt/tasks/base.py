@@ -103,6 +103,7 @@ class Task(ABC):
     most_steps: ClassVar[int] = 512  # of a trace that are looked at: more than any worked solution has
     alphabet: ClassVar[str] = DIGITS  # every character that an answer may hold
     thought_alphabet: ClassVar[str] = DIGITS + " "  # every character that a worked trace may hold
+    behaviour_marks: ClassVar[Mapping[str, str]] = {}  # behaviour -> the mark of its steps in a trace
 
     def sample(self, seed: int, level: int) -> Problem:
         """The problem of (seed, level), the same in every process. Raises ConfigError for a level that is not there."""

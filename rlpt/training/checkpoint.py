@@ -229,6 +229,14 @@ def load_weights(folder: Path, sharded_state_dict: dict[str, Any]) -> dict[str, 
     return loaded
 
 
+def stored_names(folder: Path) -> set[str]:
+    """Names of the tensors that `save_weights` put into `folder`. Raises CheckpointError where its index isn't one."""
+    from torch.distributed.checkpoint import FileSystemReader
+
+    check_pickle(folder / ".metadata")
+    return set(FileSystemReader(folder).read_metadata().state_dict_metadata)
+
+
 def _folders(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if _FOLDER.fullmatch(path.name)] if root.is_dir() else []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rlpt.batch import Batch
@@ -18,18 +19,24 @@ from rlpt.evaluation.summary import (
     write_evaluations,
     write_summary,
 )
-from rlpt.models.snapshots import Snapshots
+from rlpt.models.snapshots import SnapshotKeeper, Snapshots
+from rlpt.training.accounting import Account, step_account
+from rlpt.training.figures import training_figures
+from rlpt.training.memory import memory_rows
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.resume import RunFolder
 from rlpt.training.runtime import Runtime
 from rlpt.training.schedule import Schedule, StepPlan, update_signal
-from rlpt.training.sources import REFERENCE, open_streams, source_states
+from rlpt.training.shadow import NAMES, Shadow
+from rlpt.training.sources import open_streams, source_states
 from rlpt.training.state import Best, TrainState
 from rlpt.training.step import StepResult, TrainStep
+from rlpt.training.stopping import write_worst_rows
 from rlpt.training.throughput import Throughput
 from rlpt.training.tracking import ProgressPrinter, open_trackers, wandb_run_id
 
 log = logging.getLogger(__name__)
+NO_ROLLOUT = {"episodes": 0.0, "tokens": 0.0, "prompt_tokens": 0.0, "scored_tokens": 0.0}  # of text
 
 
 class Trainer:
@@ -38,13 +45,25 @@ class Trainer:
     def __init__(self, runtime: Runtime, resume: bool | None = None) -> None:
         config = runtime.config
         self.runtime, self.config = runtime, config
-        self.snapshots = Snapshots(runtime.policy.gpt)
+        averages = {name for name, one in config.snapshots.items() if one.update == "ema"}
+        self.snapshots = Snapshots(runtime.policy.gpt, moving={*averages, *NAMES})
+        self.keeper = SnapshotKeeper(self.snapshots, config.snapshots)
         self.streams = open_streams(runtime, self.snapshots)
         self.suite = EvaluationSuite(config, runtime.tokenizer, runtime.policy, runtime.generator, runtime.mesh)
         model = wrap_data_parallel(config, runtime.policy.gpt, runtime.device)
         self.optimizer = Optimizer(config, model, runtime.device)
         objectives = {name: stream.algorithm for name, stream in self.streams.items()}
-        self.train_step = TrainStep(runtime.policy, model, self.optimizer, objectives)
+        self.shadow: Shadow | None = None
+        if config.bilevel is not None and config.bilevel.meta:
+            self.shadow = Shadow(config, self.snapshots, self.optimizer, runtime.mesh)
+        self.train_step = TrainStep(
+            runtime.policy,
+            model,
+            self.optimizer,
+            objectives,
+            {name: objective.stop_above for name, objective in config.objectives.items()},
+            passes=[self.shadow] if self.shadow is not None else [],
+        )
         self.schedule = Schedule(config)
         self.state = TrainState()
         self.folder = RunFolder(runtime, self.optimizer, self.snapshots)
@@ -53,11 +72,18 @@ class Trainer:
     def _restore(self, resume: bool | None) -> int | None:
         saved = self.folder.load(resume)
         if saved is None:
+            self.folder.warm_start()
+            if self.shadow is not None:
+                self.shadow.prepare()
             return None
         self.state = TrainState.from_json(saved)
         for name, stream in self.streams.items():
             if name in self.state.sources:
                 stream.source.load_state_dict(self.state.sources[name])
+        if self.shadow is not None and self.state.shadow:
+            self.shadow.load_state_dict(self.state.shadow)
+        elif self.shadow is not None:  # the run has become a bilevel one: its shadow starts here
+            self.shadow.prepare()
         return self.state.step
 
     def fit(self) -> None:
@@ -98,9 +124,12 @@ class Trainer:
         is_over = False
         while not is_over:
             plan = self.schedule.plan(state.step, state.signal)
-            self._refresh_reference(plan.step)
+            self.keeper.before_step(plan.step)
             batches = self._take(plan)
             result = self.train_step(batches, plan, self._compares_gradients(plan.step))
+            if result.stopped:
+                self._stop(plan, batches, result)
+            self.keeper.after_step()
             self._account(plan, batches, result)
             throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
             state.seconds = throughput.seconds
@@ -117,7 +146,12 @@ class Trainer:
         return schedule.max_seconds > 0 and not self.runtime.mesh.agree(self.state.seconds < schedule.max_seconds)
 
     def _prepare(self) -> None:
-        """What sources have to say before the first step."""
+        """What there is to say before the first step: memory, and what the sources expect."""
+        runtime = self.runtime
+        padded = self.config.model.padded_vocabulary(runtime.tokenizer.vocab_size)
+        rows = memory_rows(self.config, padded, runtime.device.dtype.itemsize, runtime.mesh.data.size)
+        if runtime.mesh.is_primary:
+            print("memory a rank: " + ", ".join(f"{what.partition(', ')[2]} {size}" for what, size in rows))
         for name, stream in self.streams.items():
             for line in getattr(stream.source, "prepare", list)():
                 if self.runtime.mesh.is_primary:
@@ -131,15 +165,6 @@ class Trainer:
             if plan.microbatches[name]
         }
 
-    def _refresh_reference(self, step: int) -> None:
-        for name, stream in self.streams.items():
-            objective = self.config.objectives[name]
-            if not stream.algorithm.needs_reference or step < objective.start_step:
-                continue
-            interval = objective.reference_interval
-            if REFERENCE not in self.snapshots or (interval and (step - objective.start_step) % interval == 0):
-                self.snapshots.take(REFERENCE)
-
     def _compares_gradients(self, step: int) -> bool:
         interval = self.config.tracking.gradient_interval
         return interval > 0 and (step + 1) % interval == 0
@@ -150,14 +175,24 @@ class Trainer:
         state.step = plan.step + 1
         state.skipped_steps = state.skipped_steps + 1 if result.skipped else 0
         for name in batches:
-            figures = self.streams[name].source.metrics()
-            if "episodes" not in figures:
+            figures = NO_ROLLOUT | self.streams[name].source.metrics()
+            passes = 2 if self.shadow is not None and name == self.shadow.bilevel.lower else 1
+            spent = step_account(
+                self.config,
+                self.runtime.tokenizer.vocab_size,
+                result.positions[name],
+                result.tokens[name],
+                figures,
+                passes,
+            )
+            before = Account(**state.accounts[name]) if name in state.accounts else Account()
+            state.accounts[name] = asdict(before.add(spent))
+            if not self.streams[name].algorithm.uses_rewards:
                 state.text_tokens += result.tokens[name]
-                continue
             state.episodes += int(figures["episodes"])
             state.rollout_tokens += int(figures["tokens"])
             gate = self.config.objectives[name].gate
-            if gate is not None:
+            if gate is not None and "signal" in figures:
                 state.signal[name] = update_signal(state.signal.get(name), figures["signal"], gate.decay)
 
     def _row(self, plan: StepPlan, batches: Mapping[str, list[Batch]], result: StepResult) -> dict[str, Any]:
@@ -175,7 +210,9 @@ class Trainer:
             row[f"{name}/loss"] = result.losses[name]
             row[f"{name}/loss_tokens"] = result.tokens[name]
             row[f"{name}/share"] = plan.shares[name]
+            row[f"{name}/coefficient"] = plan.coefficients[name]
             row[f"{name}/fingerprint"] = _fingerprint(part)
+            row[f"{name}/flops"] = state.accounts[name]["flops"]
             row |= {f"{name}/{key}": value for key, value in self.streams[name].source.metrics().items()}
         return row | result.metrics | ({"skipped": 1} if result.skipped else {})
 
@@ -195,6 +232,16 @@ class Trainer:
             self._evaluate()
         if is_last or state.step % config.checkpoint.interval == 0:
             self._save()
+
+    def _stop(self, plan: StepPlan, batches: Mapping[str, list[Batch]], result: StepResult) -> None:
+        """A figure is above its bound: writes the worst rows and ends the run; the weights were not touched."""
+        path = write_worst_rows(self.runtime, self.config.directory, plan.step, batches)
+        text = f"step {plan.step + 1}: {result.stopped}; nothing was updated, the rows furthest off are in {path}"
+        self.tracker.alert("stopped", text)
+        raise TrainingError(
+            f"{text}; resume from the newest checkpoint with a lower optimizer.lr, less staleness, truncate or "
+            "mask_sequences, or a higher bound"
+        )
 
     def _skipped(self, result: StepResult) -> None:
         losses = ", ".join(f"{name} {value}" for name, value in result.losses.items())
@@ -226,6 +273,7 @@ class Trainer:
     def _save(self) -> None:
         self.state.sources = source_states(self.streams)
         self.state.snapshots = self.snapshots.names()
+        self.state.shadow = {} if self.shadow is None else self.shadow.state_dict()
         best = self.state.best
         self.folder.save(self.state.step, self.state.to_json(), None if best is None else best.step)
 
@@ -256,6 +304,10 @@ class Trainer:
             episodes=state.episodes,
             seconds=state.seconds,
         )
+        summary["accounts"] = state.accounts
+        if self.runtime.mesh.is_primary:
+            names = {*self.config.objectives, "bilevel"}
+            summary["training"] = training_figures(self.config.directory / "metrics.jsonl", names)
         self.tracker.summary(summary)
         if self.runtime.mesh.is_primary:
             write_summary(self.config.directory, summary)

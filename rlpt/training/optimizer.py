@@ -6,19 +6,26 @@ from typing import Any
 
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer import (
+    OptimizerConfig,
+    ParamKey,
+    ParamWithNamePredicate,
+    get_megatron_optimizer,
+    get_standard_config_overrides,
+)
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import Tensor
 
 from rlpt.config import Config
 from rlpt.distributed.device import Device
 from rlpt.models.gpt import GPT
+from rlpt.models.lora import is_adapter
 
 
 def wrap_data_parallel(config: Config, gpt: GPT, device: Device) -> DistributedDataParallel:
     """The model with gradient buffers that are summed (never averaged) over data-parallel ranks."""
     with device.megatron():
-        return DistributedDataParallel(
+        model = DistributedDataParallel(
             gpt.config,
             DistributedDataParallelConfig(
                 grad_reduce_in_fp32=device.dtype == torch.bfloat16,
@@ -27,6 +34,20 @@ def wrap_data_parallel(config: Config, gpt: GPT, device: Device) -> DistributedD
             ),
             gpt,
         )
+    for buffer in model.buffers:
+        _count_padding(buffer)
+    return model
+
+
+def _count_padding(buffer: Any) -> None:
+    """Counts the padding at the ends of buckets as data, which moves nothing.
+
+    Megatron 0.16.1 saves moments without it, and then looks for each parameter's where they lay with it: behind the
+    first bucket (under pipeline parallelism a tied embedding has one of its own) a checkpoint would hold shifted ones.
+    """
+    for bucket in buffer.buckets:
+        bucket.numel_unpadded = bucket.grad_data.numel()
+    buffer.numel_unpadded = buffer.numel
 
 
 class Optimizer:
@@ -35,23 +56,27 @@ class Optimizer:
     def __init__(self, config: Config, model: DistributedDataParallel, device: Device) -> None:
         options = config.optimizer
         self.model, self.device = model, device
+        megatron_config = OptimizerConfig(
+            optimizer="adam",
+            lr=options.lr,
+            min_lr=options.lr * options.min_lr_ratio,
+            weight_decay=options.weight_decay,
+            adam_beta1=options.beta1,
+            adam_beta2=options.beta2,
+            adam_eps=options.epsilon,
+            clip_grad=options.clip_grad,
+            bf16=device.dtype == torch.bfloat16,
+            params_dtype=device.dtype,
+            use_distributed_optimizer=config.parallel.distributed_optimizer,
+        )
+        overrides: dict[ParamKey, Any] = get_standard_config_overrides(megatron_config)  # no decay of norms and biases
+        adapter = config.model.adapter
+        if adapter is not None and adapter.lr_scale != 1:  # two groups with the same figures would be one to Megatron
+            adapters = ParamWithNamePredicate("adapter", fn=lambda _, name: is_adapter(name))
+            overrides[ParamKey(with_name_predicate=adapters)] = {"lr_mult": adapter.lr_scale}
         with device.megatron():
             self.megatron = get_megatron_optimizer(
-                OptimizerConfig(
-                    optimizer="adam",
-                    lr=options.lr,
-                    min_lr=options.lr * options.min_lr_ratio,
-                    weight_decay=options.weight_decay,
-                    adam_beta1=options.beta1,
-                    adam_beta2=options.beta2,
-                    adam_eps=options.epsilon,
-                    clip_grad=options.clip_grad,
-                    bf16=device.dtype == torch.bfloat16,
-                    params_dtype=device.dtype,
-                    use_distributed_optimizer=config.parallel.distributed_optimizer,
-                ),
-                [model],
-                use_gloo_process_groups=False,
+                megatron_config, [model], config_overrides=overrides, use_gloo_process_groups=False
             )
 
     def zero_grad(self) -> None:
@@ -84,8 +109,8 @@ class Optimizer:
     def step(self, lr: float, weight_decay: float) -> float:
         """One update; returns the gradient norm before clipping."""
         for group in self.megatron.param_groups:
-            group["lr"] = lr * group.get("lr_mult", 1.0)
-            group["weight_decay"] = weight_decay * group.get("wd_mult", 1.0)
+            group["lr"] = lr * group["lr_mult"]
+            group["weight_decay"] = weight_decay * group["wd_mult"]
         with self.device.megatron():
             _, norm, _ = self.megatron.step()
         return float(norm)
@@ -98,6 +123,11 @@ class Optimizer:
             return self.megatron.sharded_state_dict(
                 model_state, is_loading=is_loading, metadata={"distrib_optim_sharding_type": "fully_reshardable"}
             )
+
+    def reload_weights(self) -> None:
+        """To be called after the weights were set from outside: its master weights (of bfloat16) become theirs."""
+        with self.device.megatron():
+            self.megatron.reload_model_params()
 
     def _allocate_state(self) -> None:
         """Gives torch's AdamW its moments before the first step: Megatron asks for its step count while loading."""

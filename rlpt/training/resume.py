@@ -8,15 +8,17 @@ import logging
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlpt.config import dump_config, load_config
-from rlpt.errors import ConfigError, UserError
+from rlpt.errors import CheckpointError, ConfigError, UserError
 from rlpt.evaluation.summary import write_json
+from rlpt.models.lora import is_adapter
 from rlpt.models.snapshots import Snapshots
-from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights, save_weights
-from rlpt.training.checkpoint_files import CheckpointMeta
+from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights, save_weights, stored_names
+from rlpt.training.checkpoint_files import CheckpointMeta, fault, read_meta
 from rlpt.training.optimizer import Optimizer
 from rlpt.training.runtime import Runtime
 
@@ -59,10 +61,33 @@ class RunFolder:
             print(f"resumed from {folder} at step {state['step']}")
         return state
 
+    def warm_start(self) -> None:
+        """Weights from `config.warm_start`, where that is given; adapters and heads begin anew where that checkpoint
+        has none. Raises ConfigError or CheckpointError on all ranks."""
+        given = self.runtime.config.warm_start
+        if given is None:
+            return
+        folder = Path(self.runtime.on_primary(lambda: str(_checkpoint_at(given))))
+        stored: set[str] = self.runtime.on_primary(lambda: _fitting_names(folder, self.meta))
+        with self.runtime.device.megatron():
+            model = self.runtime.policy.gpt.sharded_state_dict()
+        kept = {
+            key: shard
+            for key, shard in model.items()
+            if not (is_adapter(key) or key.startswith("heads.")) or shard.key in stored
+        }
+        loaded = load_weights(folder / "weights", {"model": kept})
+        self.runtime.policy.gpt.load_state_dict(loaded["model"], strict=False)
+        self.optimizer.reload_weights()
+        if self.runtime.mesh.is_primary:
+            print(f"weights from {folder}")
+
     def save(self, step: int, state: Mapping[str, Any], best_step: int | None) -> Path:
         """Writes the checkpoint of `step`. Raises CheckpointError on all ranks together."""
         parameters = sum(parameter.numel() for parameter in self.runtime.policy.gpt.parameters())
-        size = parameters * self.runtime.mesh.model.size * BYTES_PER_PARAMETER
+        names = self.snapshots.names()
+        copies = sum(tensor.nbytes for name in names for tensor in self.snapshots.tensors(name).values())
+        size = (parameters * BYTES_PER_PARAMETER + copies) * self.runtime.mesh.model.size
         return self.store.save(
             step,
             lambda folder: save_weights(folder, self._sharded_state(is_loading=False)),
@@ -115,6 +140,36 @@ class RunFolder:
         for key in sorted(before.keys() | now.keys()):
             if before and before.get(key) != now.get(key):
                 print(f"changed since the last attempt: {key}: {before.get(key)} -> {now.get(key)}")
+
+
+def _checkpoint_at(path: Path) -> Path:
+    """A checkpoint folder, or the newest good one of a run's folder. Raises ConfigError or CheckpointError."""
+    if (path / "weights").is_dir():
+        damage = fault(path)
+        if damage is not None:
+            raise CheckpointError(f"warm_start={path}: {damage}")
+        return path
+    found = find_latest(path) if path.is_dir() else None
+    if found is None:
+        raise ConfigError(f"warm_start={path}: neither a run with checkpoints nor a checkpoint")
+    return found
+
+
+def _fitting_names(folder: Path, meta: CheckpointMeta) -> set[str]:
+    """Names of the tensors of a checkpoint to start from. Raises CheckpointError unless it is of the same model and
+    tokenizer, adapters aside: those may be new, but what it has can't be left out."""
+    saved = read_meta(folder)
+    ours, theirs = meta.model["adapter"], saved.model.get("adapter")
+    bare = [replace(one, model={k: v for k, v in one.model.items() if k != "adapter"}) for one in (meta, saved)]
+    differences = bare[0].differences(bare[1])
+    if theirs is not None:
+        fixed = ("rank", "alpha")
+        was, now = ({key: one[key] for key in fixed} if one else None for one in (theirs, ours))
+        differences += [f"model.adapter: was {was}, is {now}"] if was != now else []
+    if differences:
+        listed = "\n  ".join(differences)
+        raise CheckpointError(f"warm_start={folder}: another model or tokenizer:\n  {listed}\nset these keys as they are there")
+    return stored_names(folder / "weights")
 
 
 def _environment() -> dict[str, Any]:

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import rlpt.algorithms  # noqa: F401 (registers)
+from rlpt import registry
+from rlpt.algorithms.base import Algorithm
 from rlpt.config import Config, check_vocabulary
 from rlpt.data.tokenizer import SentencePieceTokenizer, load_tokenizer
 from rlpt.distributed.device import Device, setup_device
@@ -30,6 +33,7 @@ class Runtime:
     tokenizer: SentencePieceTokenizer
     policy: Policy
     generator: PolicyGenerator
+    heads: tuple[str, ...] = ()  # scalar heads that the model has
 
     def on_primary(self, work: Callable[[], Any]) -> Any:
         """Runs `work` on the primary rank; its result, or the UserError that it raised, comes to every rank."""
@@ -49,10 +53,24 @@ def build_runtime(config: Config) -> Runtime:
     """Joins the other ranks and builds the model from `config.seed`. Raises ConfigError or DataError on all ranks."""
     tokenizer = load_tokenizer(config.tokenizer)
     padded = check_vocabulary(config, tokenizer.vocab_size)
+    heads = required_heads(config)
     device = setup_device(config.device)
     mesh = init_mesh(config, device)
-    policy = Policy(build_gpt(config, padded, mesh, device), mesh, device, tokenizer.vocab_size)
-    return Runtime(config, device, mesh, tokenizer, policy, PolicyGenerator(policy))
+    policy = Policy(build_gpt(config, padded, mesh, device, heads), mesh, device, tokenizer.vocab_size)
+    return Runtime(config, device, mesh, tokenizer, policy, PolicyGenerator(policy), heads)
+
+
+def create_algorithms(config: Config) -> dict[str, Algorithm]:
+    """The algorithms by objective. Raises ConfigError naming the key."""
+    return {
+        name: registry.create("algorithm", objective.algorithm, f"objectives.{name}.algorithm")
+        for name, objective in config.objectives.items()
+    }
+
+
+def required_heads(config: Config) -> tuple[str, ...]:
+    """Scalar heads that some algorithm trains, sorted."""
+    return tuple(sorted({algorithm.head for algorithm in create_algorithms(config).values()} - {""}))
 
 
 def run_entry(main: Callable[[list[str]], None]) -> None:

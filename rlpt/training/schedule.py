@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlpt.config import Config, GateConfig
+from rlpt.config import Config
+from rlpt.config_objectives import GateConfig, value_at
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class StepPlan:
     """One optimizer step. Every mapping has an entry for every objective of the configuration."""
 
     step: int
-    microbatches: dict[str, int]  # over all data-parallel ranks; 0 before the objective's start_step
-    coefficients: dict[str, float]  # of the mean loss over the objective's loss tokens
+    microbatches: dict[str, int]  # over all data-parallel ranks; 0 where the objective takes no part
+    coefficients: dict[str, float]  # of the mean loss over the objective's count
     shares: dict[str, float]  # in (0, 1]: scales how many groups of problems an episode source plays
     lr: float
     weight_decay: float
@@ -41,12 +42,20 @@ class Schedule:
         objectives = self.config.objectives
         return StepPlan(
             step=step,
-            microbatches={k: v.microbatches if step >= v.start_step else 0 for k, v in objectives.items()},
-            coefficients={k: v.coefficient for k, v in objectives.items()},
+            microbatches={k: v.microbatches if v.is_active(step) else 0 for k, v in objectives.items()},
+            coefficients={k: value_at(v.coefficient, step) * self._balance(k, step) for k, v in objectives.items()},
             shares={k: gated_share(v.gate, signal.get(k)) for k, v in objectives.items()},
             lr=self.learning_rate(step),
             weight_decay=self.config.optimizer.weight_decay,
         )
+
+    def _balance(self, objective: str, step: int) -> float:
+        """lambda for the lower objective of a bilevel run, 1 - lambda for the upper, 1 for the others."""
+        bilevel = self.config.bilevel
+        if bilevel is None or objective not in (bilevel.upper, bilevel.lower):
+            return 1.0
+        balance = value_at(bilevel.balance, step)
+        return balance if objective == bilevel.lower else 1.0 - balance
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up to the peak at its last step, then the decay, which ends at the last step of the run.

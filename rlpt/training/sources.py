@@ -6,17 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+import rlpt.rollout  # noqa: F401 (registers the sources of episodes)
 from rlpt import registry
 from rlpt.algorithms.base import Algorithm
-from rlpt.batch import Batch, BatchSource, SourceContext
+from rlpt.batch import Batch, BatchSource, Scores, SourceContext
 from rlpt.config import Config
 from rlpt.errors import ConfigError
 from rlpt.models.snapshots import Snapshots
-from rlpt.training.runtime import Runtime
+from rlpt.training.runtime import Runtime, create_algorithms
 
-REFERENCE = "reference"  # the snapshot that a KL term refers to
+PLAYING = ("episodes",)  # sources that give rewards
 
 
 @dataclass(frozen=True)
@@ -27,27 +26,14 @@ class Stream:
     source: BatchSource
 
 
-def create_algorithms(config: Config) -> dict[str, Algorithm]:
-    """The algorithms by objective. Raises ConfigError naming the key."""
-    return {
-        name: registry.create("algorithm", objective.algorithm, f"objectives.{name}.algorithm")
-        for name, objective in config.objectives.items()
-    }
-
-
 def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
     """Every objective's algorithm with its open source. Raises ConfigError or DataError."""
     config, mesh = runtime.config, runtime.mesh
-    streams = {}
+    streams: dict[str, Stream] = {}
     for name, algorithm in create_algorithms(config).items():
         spec = config.objectives[name].source
         options = registry.create("source", spec, f"objectives.{name}.source")
-        if algorithm.uses_rewards != (spec["name"] == "episodes"):
-            raise ConfigError(
-                f"objectives.{name}: algorithm '{config.objectives[name].algorithm['name']}' "
-                f"{'needs' if algorithm.uses_rewards else 'does not take'} rewards, which source '{spec['name']}' "
-                f"{'does not give' if algorithm.uses_rewards else 'gives'}"
-            )
+        check_pair(config, name, algorithm)
         context = SourceContext(
             objective=name,
             tokenizer=runtime.tokenizer,
@@ -60,19 +46,60 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             agree=lambda value: mesh.tensor.gather_objects(value)[0],
             algorithm=algorithm,
             generator=runtime.generator,
-            steps=max(0, config.schedule.steps - config.objectives[name].start_step),
-            reference=_reference(runtime, snapshots) if algorithm.needs_reference else None,
+            steps=config.objectives[name].active_steps(config.schedule.steps),
+            score=_score(runtime, snapshots),
+            reference=config.objectives[name].reference,
+            snapshots=tuple(config.snapshots),
+            heads=runtime.heads,
+            sources={other: stream.source for other, stream in streams.items()},
         )
         streams[name] = Stream(algorithm, options.open(context))
     return streams
 
 
-def _reference(runtime: Runtime, snapshots: Snapshots) -> Callable[[Batch], Tensor]:
-    def logprobs(batch: Batch) -> Tensor:
-        with snapshots.using(REFERENCE):
-            return runtime.policy.score(batch).logprobs.cpu()
+def check_pair(config: Config, name: str, algorithm: Algorithm) -> None:
+    """Raises ConfigError where algorithm, source and reference do not go together."""
+    objective = config.objectives[name]
+    kind, source = objective.algorithm["name"], objective.source["name"]
+    if algorithm.uses_rewards != (source in PLAYING):
+        raise ConfigError(
+            f"objectives.{name}: algorithm '{kind}' {'needs' if algorithm.uses_rewards else 'does not take'} rewards, "
+            f"which source '{source}' {'does not give' if algorithm.uses_rewards else 'gives'}"
+        )
+    if algorithm.needs_reference and not objective.reference:
+        raise ConfigError(
+            f"objectives.{name}.reference: the algorithm's KL term needs a snapshot to refer to; name one, e.g. "
+            f"objectives.{name}.reference=start with snapshots.start={{update: never}} (the weights as they are at its "
+            "start_step; of an untrained model that is noise) or {update: ema}"
+        )
+    if algorithm.needs_reference:
+        snapshot = config.snapshots[objective.reference]
+        if snapshot.update == "pool":
+            raise ConfigError(
+                f"objectives.{name}.reference: '{objective.reference}' is a pool of copies, the KL term refers to one; "
+                "name a snapshot of another update"
+            )
+        if snapshot.start_step > objective.first_step:
+            raise ConfigError(
+                f"objectives.{name}.reference: snapshot '{objective.reference}' is first taken before step "
+                f"{snapshot.start_step}, and the objective starts at step {objective.first_step}; lower "
+                f"snapshots.{objective.reference}.start_step"
+            )
 
-    return logprobs
+
+def _score(runtime: Runtime, snapshots: Snapshots) -> Callable[[Batch, str], Scores]:
+    def score(batch: Batch, weights: str) -> Scores:
+        if not weights:
+            return runtime.policy.score(batch)
+        if weights not in snapshots:
+            raise ConfigError(
+                f"objectives.{batch.objective}: snapshot '{weights}' is not taken yet; give it an earlier "
+                f"snapshots.{weights}.start_step, or a name under snapshots"
+            )
+        with snapshots.using(weights):
+            return runtime.policy.score(batch)
+
+    return score
 
 
 def source_states(streams: dict[str, Stream]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class TrainState:
     best: Best | None = None
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)  # objective -> its source's state
     snapshots: list[str] = field(default_factory=list)  # names of the weight copies in the checkpoint
+    shadow: dict[str, Any] = field(default_factory=dict)  # state of a bilevel run's shadow
+    accounts: dict[str, dict[str, Any]] = field(default_factory=dict)  # objective -> accounting.Account
     wandb_id: str = ""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
 

@@ -1,49 +1,110 @@
 """One optimizer step over any mix of objectives, blind to algorithms.
 
-Normalisation contract: an objective returns a sum over loss tokens. Its global loss-token count is all-reduced over
-data-parallel ranks once, and the step's loss is sum over objectives of coefficient * total / count. So the gradient
-does not depend on how rows are split into microbatches or ranks, and one objective's rows never scale another's.
+Normalisation contract: an objective returns a sum over loss tokens. Its count (loss tokens, or trajectories) is
+all-reduced over data-parallel ranks once, and the step's loss is sum over objectives of coefficient * total / count. So
+the gradient does not depend on how rows are split into microbatches or ranks, and one objective's rows never scale
+another's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from megatron.core.distributed import finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
+from torch.distributed import ReduceOp
 
-from rlpt.algorithms.base import Objective
-from rlpt.batch import Batch
+from rlpt.algorithms.base import LossTerms, Objective
+from rlpt.batch import Batch, Scores
+from rlpt.errors import ConfigError
 from rlpt.models.policy import Policy
+from rlpt.registry import suggest
 from rlpt.training.optimizer import Optimizer
 from rlpt.training.schedule import StepPlan
 
 Batches = Mapping[str, list[Batch]]
+Key = tuple[str, str]  # (objective, figure)
+
+
+@dataclass
+class Sums:
+    """This rank's figures of one pass. Mutable: microbatches add to it."""
+
+    totals: dict[Key, Tensor] = field(default_factory=dict)
+    maxima: dict[Key, Tensor] = field(default_factory=dict)
+
+    def add(self, objective: str, terms: LossTerms) -> None:
+        """One microbatch's terms."""
+        for key, value in {"loss": terms.total, **terms.metrics}.items():
+            value = value.detach()
+            at = (objective, key)
+            self.totals[at] = self.totals[at] + value if at in self.totals else value
+        for key, value in terms.maxima.items():
+            value = value.detach()
+            at = (objective, key)
+            self.maxima[at] = torch.maximum(self.maxima[at], value) if at in self.maxima else value
 
 
 @dataclass(frozen=True)
 class StepResult:
     """What a step did; equal on every rank."""
 
-    losses: dict[str, float]  # objective -> mean loss over its loss tokens
-    metrics: dict[str, float]  # "objective/name" -> mean over its loss tokens
+    losses: dict[str, float]  # objective -> its loss: the total over its count
+    metrics: dict[str, float]  # "objective/name" -> mean over its loss tokens, or the largest
     tokens: dict[str, int]  # objective -> loss tokens over all ranks
+    positions: dict[str, int]  # objective -> positions of its rows over all ranks, padding and prompts included
     gradient_norm: float
     skipped: bool  # the loss or the gradient was not finite: weights are unchanged
+    stopped: str = ""  # the figure that is above its bound, and why: weights are unchanged
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Over all data-parallel ranks, by objective."""
+
+    divisors: dict[str, float]  # of the losses
+    tokens: dict[str, int]  # loss tokens
+    positions: dict[str, int]  # of the rows, padding and prompts included
+
+
+class GradientPass(Protocol):
+    """More gradient than the objectives' own, from passes at other weights (a shadow, a look-ahead)."""
+
+    def observe(self, batch: Batch, scores: Scores) -> None:
+        """Shown every microbatch's scores at the training weights, before `add`."""
+        ...
+
+    def add(self, step: TrainStep, batches: Batches, plan: StepPlan, counts: Counts) -> dict[str, float]:
+        """Called between backward and update with the gradient in the buffers; returns figures."""
+        ...
+
+    def update(self, plan: StepPlan) -> None:
+        """Called after the update, where there is one."""
+        ...
 
 
 class TrainStep:
-    """forward and backward of every objective's microbatches, then one update."""
+    """forward and backward of every objective's microbatches, then one update.
+
+    `stop_above`: objective -> figure -> the value above which nothing is updated. `passes` add to the gradient.
+    """
 
     def __init__(
-        self, policy: Policy, model: Any, optimizer: Optimizer | None, objectives: Mapping[str, Objective]
+        self,
+        policy: Policy,
+        model: Any,
+        optimizer: Optimizer | None,
+        objectives: Mapping[str, Objective],
+        stop_above: Mapping[str, Mapping[str, float]] | None = None,
+        passes: Sequence[GradientPass] = (),
     ) -> None:
         self.policy, self.model, self.optimizer, self.objectives = policy, model, optimizer, objectives
+        self.stop_above, self.passes = stop_above or {}, passes
         self.mesh, self.device = policy.mesh, policy.device
         policy.gpt.config.finalize_model_grads_func = _finalize
 
@@ -54,37 +115,52 @@ class TrainStep:
         backward passes run one objective at a time.
         """
         assert self.optimizer is not None, "a step needs an optimizer"
-        counts = self._global_counts(batches)
+        counts = self.global_counts(batches)
         self.optimizer.zero_grad()
         if compare_gradients:
             sums, diagnostics = self._objective_by_objective(batches, plan, counts)
         else:
             sums, diagnostics = self.forward_backward(batches, plan.coefficients, counts), {}
-        means = self._means(sums, counts)
-        losses = {name: means.pop(f"{name}/loss") for name in batches}
+        losses, metrics = self._reduce(sums, counts)
+        for one in self.passes:
+            metrics |= one.add(self, batches, plan, counts)
         norm = self.optimizer.gradient_norm()
         finite = math.isfinite(norm) and all(math.isfinite(value) for value in losses.values())
-        if finite:
+        stopped = self._stopped(metrics | {f"{name}/loss": value for name, value in losses.items()}, counts)
+        if finite and not stopped:
             self.optimizer.step(plan.lr, plan.weight_decay)
-        return StepResult(losses, means | diagnostics, counts, norm, skipped=not finite)
+            for one in self.passes:
+                one.update(plan)
+        figures = metrics | diagnostics
+        return StepResult(losses, figures, counts.tokens, counts.positions, norm, not finite, stopped)
 
     def forward_backward(
-        self, batches: Batches, coefficients: Mapping[str, float], counts: Mapping[str, int]
-    ) -> dict[str, float]:
-        """Adds the gradient of the mixed loss to the buffers and reduces it; returns this replica's metric sums."""
+        self,
+        batches: Batches,
+        coefficients: Mapping[str, float],
+        counts: Counts,
+        observe: Callable[[Batch, Scores], None] | None = None,
+    ) -> Sums:
+        """Adds the gradient of the mixed loss to the buffers and reduces it; returns this replica's figures.
+
+        `observe` is shown the scores of every microbatch, in place of the step's gradient passes.
+        """
         queue = [batch for part in batches.values() for batch in part]
-        sums: dict[str, Tensor] = {}
+        sums = Sums()
+        observers = [observe] if observe is not None else [one.observe for one in self.passes]
 
         def forward_step(iterator: Iterator[Batch], module: Any) -> tuple[Tensor, Any]:
             batch = next(iterator).to(self.device.torch_device)
             output = self.policy.forward(batch, module)
 
             def loss_function(hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-                terms = self.objectives[batch.objective](self.policy.scores(hidden, batch), batch)
-                for name, value in {"loss": terms.total.detach(), **terms.metrics}.items():
-                    key = f"{batch.objective}/{name}"
-                    sums[key] = sums.get(key, torch.zeros((), device=value.device)) + value.detach()
-                loss = coefficients[batch.objective] * terms.total / max(1, counts[batch.objective])
+                scores = self.policy.scores(hidden, batch)
+                terms = self.objectives[batch.objective](scores, batch)
+                for show in observers:
+                    show(batch, scores)
+                sums.add(batch.objective, terms)
+                divisor = counts.divisors[batch.objective]
+                loss = coefficients[batch.objective] * terms.total / (divisor if divisor > 0 else 1.0)
                 return loss, torch.ones((), dtype=torch.int, device=hidden.device), {}
 
             return output, loss_function
@@ -99,19 +175,21 @@ class TrainStep:
                 micro_batch_size=queue[0].tokens.shape[0],
                 forward_only=False,
             )
-        return {key: float(value) for key, value in sums.items()}
+        return sums
 
     def _objective_by_objective(
-        self, batches: Batches, plan: StepPlan, counts: Mapping[str, int]
-    ) -> tuple[dict[str, float], dict[str, float]]:
+        self, batches: Batches, plan: StepPlan, counts: Counts
+    ) -> tuple[Sums, dict[str, float]]:
         """The same gradient, one objective at a time, so that their norms and cosines are known."""
         assert self.optimizer is not None
-        sums: dict[str, float] = {}
+        sums = Sums()
         shares: dict[str, list[Tensor]] = {}
         total: list[Tensor] | None = None
         for name, part in batches.items():
             self.optimizer.zero_grad()
-            sums |= self.forward_backward({name: part}, plan.coefficients, counts)
+            found = self.forward_backward({name: part}, plan.coefficients, counts)
+            sums.totals |= found.totals
+            sums.maxima |= found.maxima
             shares[name] = self.optimizer.gradients()
             buffers = [buffer.clone() for buffer in self.optimizer.buffers()]
             total = buffers if total is None else [a + b for a, b in zip(total, buffers)]
@@ -132,22 +210,57 @@ class TrainStep:
                 result[f"gradient_cosine/{a}-{b}"] = dots[a, b] / scale if scale > 0 else 0.0
         return result
 
-    def _global_counts(self, batches: Batches) -> dict[str, int]:
-        """Loss tokens of each objective over all data-parallel ranks: one all-reduce."""
+    def global_counts(self, batches: Batches) -> Counts:
+        """Each objective's divisor, loss tokens and positions over all data-parallel ranks: one all-reduce."""
         local = torch.tensor(
-            [sum(int(batch.loss_mask.sum()) for batch in part) for part in batches.values()],
-            dtype=torch.int64,
+            [
+                [sum(self.objectives[name].count(batch) for batch in part) for name, part in batches.items()],
+                [sum(float(batch.loss_mask.sum()) for batch in part) for part in batches.values()],
+                [sum(float(batch.tokens.numel()) for batch in part) for part in batches.values()],
+            ],
+            dtype=torch.float64,
             device=self.device.torch_device,
         )
-        return dict(zip(batches, self.mesh.data.all_reduce(local).tolist()))
+        divisors, tokens, positions = self.mesh.data.all_reduce(local).tolist()
+        return Counts(
+            dict(zip(batches, divisors)), dict(zip(batches, map(int, tokens))), dict(zip(batches, map(int, positions)))
+        )
 
-    def _means(self, sums: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
-        """Metric sums of the last stage -> means over loss tokens, on every rank."""
-        names = self.mesh.pipeline.gather_objects(sorted(sums))[-1]
-        values = torch.tensor([sums.get(n, 0.0) for n in names], dtype=torch.float64, device=self.device.torch_device)
-        self.mesh.data.all_reduce(values)
-        values = self.mesh.broadcast_from_last_stage(values)
-        return {name: value / max(1, counts[name.split("/")[0]]) for name, value in zip(names, values.tolist())}
+    def _reduce(self, sums: Sums, counts: Counts) -> tuple[dict[str, float], dict[str, float]]:
+        """The last stage's sums -> losses and metrics, on every rank."""
+        keys = self.mesh.pipeline.gather_objects((sorted(sums.totals), sorted(sums.maxima)))[-1]
+        totals = self._over_ranks(sums.totals, keys[0])
+        losses = {name: totals[name, "loss"] / (divisor or 1.0) for name, divisor in counts.divisors.items()}
+        metrics: dict[str, float] = {}
+        for name, tokens in counts.tokens.items():
+            means = {key: total / max(1, tokens) for (one, key), total in totals.items() if one == name}
+            del means["loss"]
+            metrics |= {f"{name}/{key}": value for key, value in means.items()}
+            described = self.objectives[name].describe(means)
+            metrics |= {f"{name}/{key}": value for key, value in described.items()}
+        largest = self._over_ranks(sums.maxima, keys[1], largest=True)
+        return losses, metrics | {f"{name}/{key}": value for (name, key), value in largest.items()}
+
+    def _over_ranks(self, values: Mapping[Key, Tensor], keys: Sequence[Key], largest: bool = False) -> dict[Key, float]:
+        """Sums (or the largest) over data-parallel ranks of what the last pipeline stage has."""
+        device = self.device.torch_device
+        table = torch.tensor(
+            [float(values[k]) if k in values else 0.0 for k in keys], dtype=torch.float64, device=device
+        )
+        self.mesh.data.all_reduce(table, ReduceOp.MAX if largest else ReduceOp.SUM)
+        return dict(zip(keys, self.mesh.broadcast_from_last_stage(table).tolist()))
+
+    def _stopped(self, figures: Mapping[str, float], counts: Counts) -> str:
+        """What is above its bound, "": nothing. Raises ConfigError for a bound of a figure that there is not."""
+        for name, bounds in self.stop_above.items():
+            for key, bound in bounds.items() if counts.tokens.get(name) else ():
+                figure, where = f"{name}/{key}", f"objectives.{name}.stop_above"
+                if figure not in figures:
+                    known = sorted(one.removeprefix(f"{name}/") for one in figures if one.startswith(f"{name}/"))
+                    raise ConfigError(f"{where}.{key}: no such figure of this objective{suggest(key, known)}")
+                if not figures[figure] <= bound:
+                    return f"{figure}={figures[figure]:g} is above its bound {bound:g} ({where})"
+        return ""
 
 
 def _finalize(model: list[Any], num_tokens: Tensor | None = None, **options: Any) -> None:

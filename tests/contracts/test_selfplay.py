@@ -5,34 +5,45 @@ import pytest
 from helpers.players import RandomGenerator
 from helpers.tokenizer import CharacterTokenizer
 
-import rlpt.rewards
 import rlpt.selfplay  # noqa: F401  (registers)
 from rlpt import registry
 from rlpt.errors import ConfigError
-from rlpt.rewards.base import Rubric
 from rlpt.tasks.base import create_task, train_seed
+from rlpt.types import Problem
 
 PLAYED = {"task": ("reverse", "countdown"), "environment": ("memory", "calculator")}
 TASKS = {name: create_task({"name": name}) for names in PLAYED.values() for name in names}
+TOKENIZER = CharacterTokenizer()
+
+
+def create(name):
+    passages = "passage" in registry.lookup("selfplay", name).kinds  # they are all text: the player needs a legal set
+    return registry.create("selfplay", {"name": name, **({"characters": "01"} if passages else {})})
+
+
+def problem_of(kind, index):
+    if kind == "passage":
+        context, future = f"{index:04b}", f"{index + 1:04b}"
+        meta = {"context": tuple(TOKENIZER.encode(context)), "future": tuple(TOKENIZER.encode(future))}
+        return Problem("passage", train_seed(1, index), 0, context, future, meta)
+    return TASKS[PLAYED[kind][index % 2]].sample(train_seed(1, index), 1)
 
 
 @pytest.fixture(params=registry.names("selfplay"))
 def play(request):
-    form = registry.create("selfplay", {"name": request.param})
+    form = create(request.param)
 
     def run(indices):
-        names = [PLAYED[form.kinds[0]][i % 2] for i in indices]
-        problems = [TASKS[name].sample(train_seed(1, i), 1) for name, i in zip(names, indices)]
+        problems = [problem_of(form.kinds[0], i) for i in indices]
         keys = [train_seed(2, i) for i in indices]
-        rubric = Rubric.from_config()
-        return form.play(problems, TASKS, RandomGenerator(), CharacterTokenizer(), rubric, keys=keys, policy_step=5)
+        return form.play(problems, TASKS, RandomGenerator(), TOKENIZER, keys=keys, policy_step=5)
 
     return run
 
 
 def test_trajectories_are_whole(play):
     for episode in play(range(4)):
-        assert set(episode.outcome) == {t.role for t in episode.trajectories}
+        assert set(episode.outcome) == {t.role for t in episode.trajectories if t.evidence_mask is None}
         for t in episode.trajectories:
             length = len(t.token_ids)
             assert len(t.action_mask) == len(t.logprobs) == length
@@ -43,17 +54,19 @@ def test_trajectories_are_whole(play):
             assert not t.logprobs[~t.action_mask].any()
             assert all((kept is not None) == bool(mine) for kept, mine in zip(t.kept_ids, t.action_mask))
             assert t.policy_step == 5
-            assert t.reward == pytest.approx(t.rewards["correct"] + 0.1 * t.rewards["format"])
+            if t.evidence_mask is not None:
+                assert t.evidence_mask.any()
+                assert not (t.evidence_mask & t.action_mask).any()
 
 
 @pytest.mark.parametrize("name", registry.names("selfplay"))
 def test_tasks_of_another_kind_are_refused_by_the_key(name):
-    form = registry.create("selfplay", {"name": name})
+    form = create(name)
     for kind, (task, _) in PLAYED.items():
         if kind in form.kinds:
             form.check(TASKS[task], "play.tasks.0.task")
             problem = TASKS[task].sample(train_seed(1, 0), 2)
-            assert 0 < form.chance(TASKS[task], problem, CharacterTokenizer()) < 0.1
+            assert 0 < form.chance(TASKS[task], problem, TOKENIZER) < 0.1
         else:
             with pytest.raises(ConfigError, match=rf"play\.tasks\.0\.task: '{task}' is of the kind '{kind}'"):
                 form.check(TASKS[task], "play.tasks.0.task")

@@ -22,9 +22,13 @@ FAMILIES = [name for name in NAMES if lookup("task", name).kind == "task"]
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(params=NAMES)
+SEARCHED = [f"{name}-search_trace" for name in NAMES if "search_trace" in lookup("task", name).__dataclass_fields__]
+
+
+@pytest.fixture(params=[*NAMES, *SEARCHED])
 def task(request):
-    return create_task({"name": request.param})
+    name, _, option = request.param.partition("-")
+    return create_task({"name": name} | ({option: True} if option else {}))
 
 
 def levels(task):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,27 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from adapted import adapted_figures
+from helpers.tiny_model import LENGTH, VOCABULARY, build, random_batch, tiny_config, wake
+from helpers.tiny_training import algorithms_of, global_batches, own, run_steps
 from helpers.tokenizer import CharacterTokenizer
 
-import rlpt.rewards
 import rlpt.tasks  # noqa: F401 (registers)
-from rlpt import registry
 from rlpt.batch import Batch
-from rlpt.config import Config, parse_config
+from rlpt.config import Config
 from rlpt.distributed.device import leave, setup_device
-from rlpt.distributed.mesh import init_mesh
-from rlpt.models.gpt import build_gpt
 from rlpt.models.policy import Policy
-from rlpt.rewards.base import Rubric
 from rlpt.rollout.generator import PolicyGenerator
-from rlpt.rollout.packing import pack
+from rlpt.rollout.packing import RowShape, pack
 from rlpt.rollout.sampling import draw, kept_logprobs, keyed_uniform
 from rlpt.selfplay.converse import Converse
 from rlpt.tasks.base import create_task, train_seed
 from rlpt.template import SPECIAL_TOKENS
-from rlpt.training.optimizer import Optimizer, wrap_data_parallel
-from rlpt.training.schedule import Schedule
+from rlpt.training.optimizer import wrap_data_parallel
 from rlpt.training.step import TrainStep
 from rlpt.types import SamplingParams, Trajectory
 
-VOCABULARY, LENGTH, STEPS = 90, 24, 20
-ROW_FIELDS = (
-    "tokens",
-    "labels",
-    "positions",
-    "loss_mask",
-    "segments",
-    "advantages",
-    "behavior_logprobs",
-    "legal_index",
-)
+SHAPE = RowShape(sequence_length=LENGTH, vocab_size=VOCABULARY, pad_id=0)
 LAYOUTS = {
     1: {"single": {}},
     2: {
@@ -61,114 +48,10 @@ LAYOUTS = {
 }
 
 
-def tiny_config(parallel: dict[str, Any], dtype: str = "float32", tie: bool = True, init_std: float = 0.02) -> Config:
-    """Two layers, width 32, two objectives of four microbatches. A large `init_std` makes every token of the past tell
-    in the log-probs."""
-    objective = {"source": {"name": "corpus"}, "microbatches": 4}
-    return parse_config(
-        {
-            "tokenizer": "none",
-            "device": {"kind": "cpu", "dtype": dtype, "threads": 1},
-            "parallel": parallel,
-            "model": {
-                "num_layers": 2,
-                "hidden_size": 32,
-                "num_attention_heads": 4,
-                "num_query_groups": 2,
-                "ffn_hidden_size": 48,
-                "tie_embeddings": tie,
-                "init_std": init_std,
-                "vocab_divisor": 32,
-            },
-            "batch": {"sequence_length": LENGTH, "micro_batch_size": 3},
-            "objectives": {
-                "text": objective | {"algorithm": {"name": "next_token"}},
-                "play": objective | {"algorithm": {"name": "grpo", "entropy_bonus": 0.01}, "coefficient": 0.7},
-            },
-            "schedule": {"steps": STEPS, "warmup_steps": 2},
-            "optimizer": {"lr": 3e-3},
-        }
-    )
-
-
-def random_batch(objective: str, key: int, density: float, rows: int = 3) -> Batch:
-    """Rows of two segments with a random loss mask; `play` rows carry advantages and a legal set."""
-    rng = np.random.default_rng([key, len(objective)])
-    tokens = torch.from_numpy(rng.integers(0, VOCABULARY, (rows, LENGTH + 1)))
-    cut = int(rng.integers(5, LENGTH - 5))
-    segments = (torch.arange(LENGTH) >= cut).long().expand(rows, LENGTH).contiguous()
-    batch = Batch(
-        objective=objective,
-        tokens=tokens[:, :-1].contiguous(),
-        labels=tokens[:, 1:].contiguous(),
-        positions=torch.arange(LENGTH).expand(rows, LENGTH).contiguous(),
-        loss_mask=torch.from_numpy(rng.random((rows, LENGTH)) < density),
-        segments=segments,
-    )
-    if objective == "text":
-        return batch
-    legal = torch.ones(2, VOCABULARY, dtype=torch.bool)
-    legal[1, ::7] = False
-    index = (legal[1][batch.labels]).long()
-    return replace(
-        batch,
-        advantages=torch.from_numpy(rng.standard_normal((rows, LENGTH)).astype(np.float32)),
-        behavior_logprobs=torch.from_numpy((-3 - rng.random((rows, LENGTH))).astype(np.float32)),
-        legal_table=legal,
-        legal_index=index,
-        temperature=1.3,
-    )
-
-
-def global_batches(step: int) -> dict[str, list[Batch]]:
-    """The four microbatches of each objective, of very different mask densities."""
-    densities = {"text": (0.9, 0.2, 0.5, 0.05), "play": (0.3, 0.8, 0.0, 0.6)}
-    return {
-        name: [random_batch(name, 100 * step + i, density) for i, density in enumerate(row)]
-        for name, row in densities.items()
-    }
-
-
-def build(config: Config) -> tuple[Any, Policy]:
-    """Mesh and policy of a layout."""
-    device = setup_device(config.device)
-    mesh = init_mesh(config, device)
-    padded = config.model.padded_vocabulary(VOCABULARY)
-    return mesh, Policy(build_gpt(config, padded, mesh, device), mesh, device, VOCABULARY)
-
-
-def algorithms(config: Config) -> dict[str, Any]:
-    """Objective -> algorithm."""
-    import rlpt.algorithms  # noqa: F401
-
-    return {name: registry.create("algorithm", o.algorithm) for name, o in config.objectives.items()}
-
-
-def own(batches: dict[str, list[Batch]], mesh: Any) -> dict[str, list[Batch]]:
-    """This data-parallel rank's microbatches."""
-    return {name: part[mesh.data.rank :: mesh.data.size] for name, part in batches.items()}
-
-
-def run_steps(config: Config) -> list[list[float]]:
-    """Twenty optimizer steps on the same global batches: [text loss, play loss, gradient norm] of each."""
-    mesh, policy = build(config)
-    model = wrap_data_parallel(config, policy.gpt, policy.device)
-    step = TrainStep(policy, model, Optimizer(config, model, policy.device), algorithms(config))
-    schedule = Schedule(config)
-    rows = []
-    for number in range(STEPS):
-        result = step(own(global_batches(number), mesh), schedule.plan(number, {}), compare_gradients=number % 5 == 4)
-        row = [result.losses["text"], result.losses["play"], result.gradient_norm]
-        if number % 5 == 4:
-            m = result.metrics
-            row += [m["text/gradient_norm"], m["play/gradient_norm"], m["gradient_cosine/text-play"]]
-        rows.append(row)
-    return rows
-
-
 def play(config: Config) -> dict[str, Any]:
     """Completions with every restriction of the sampler on, and the trainer's log-probs of the same tokens."""
     mesh, policy = build(config)
+    wake(policy, config)
     prompts = [[5, 6, 7, 8], [5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15], [3]]
     legal = tuple(range(10, 70))
     variants = [
@@ -198,7 +81,7 @@ def play(config: Config) -> dict[str, Any]:
         )
     largest = 0.0
     compared = 0
-    for batch in pack(trajectories, "play", 2, LENGTH, VOCABULARY, 0):
+    for batch in pack(trajectories, "play", 2, SHAPE):
         scores = policy.score(batch)
         difference = (scores.logprobs - batch.behavior_logprobs).abs()
         largest = max(largest, float(difference.max()))
@@ -238,13 +121,12 @@ def converse(config: Config) -> dict[str, Any]:
         {"memory": task},
         PolicyGenerator(policy),
         SmallTokenizer(),
-        Rubric.from_config(),
         keys=list(range(4)),
         policy_step=0,
     )
     trajectories = [trajectory for episode in episodes for trajectory in episode.trajectories]
     largest, compared = 0.0, 0
-    for batch in pack(trajectories, "play", 2, LENGTH, VOCABULARY, 0):
+    for batch in pack(trajectories, "play", 2, SHAPE):
         difference = (policy.score(batch).logprobs - batch.behavior_logprobs)[batch.loss_mask].abs()
         largest = max([largest, *difference.tolist()])
         compared += len(difference)
@@ -311,16 +193,16 @@ def gradient(config: Config, batches: dict[str, list[Batch]], coefficients: dict
     """The finalised gradient of a mixed loss, flat, in float64, the same on every rank."""
     mesh, policy = build(config)
     model = wrap_data_parallel(config, policy.gpt, policy.device)
-    step = TrainStep(policy, model, None, algorithms(config))
+    step = TrainStep(policy, model, None, algorithms_of(config))
     mine = own(batches, mesh)
-    step.forward_backward(mine, coefficients, step._global_counts(mine))
+    step.forward_backward(mine, coefficients, step.global_counts(mine))
     return torch.cat([parameter.main_grad.flatten() for _, parameter in sorted(policy.gpt.named_parameters())])
 
 
 def gradients(parallel: dict[str, Any]) -> dict[str, list[float]]:
     """Gradients of the mix, of its parts, and of the same rows split and ordered in other ways."""
     config = tiny_config(parallel | {"distributed_optimizer": False}, dtype="float64")
-    batches = global_batches(0)
+    batches = global_batches(0, config)
     coefficients = {"text": 1.0, "play": 0.7}
     return {
         "mixed": gradient(config, batches, coefficients).tolist(),
@@ -336,11 +218,10 @@ def _split(batches: list[Batch]) -> list[Batch]:
     """The same rows in twelve microbatches of one row."""
     rows = []
     for batch in batches:
+        tensors = {one.name: getattr(batch, one.name) for one in fields(batch) if one.name != "legal_table"}
+        tensors = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
         for row in range(batch.tokens.shape[0]):
-            changes = {
-                name: getattr(batch, name)[row : row + 1] for name in ROW_FIELDS if getattr(batch, name) is not None
-            }
-            rows.append(replace(batch, **changes))
+            rows.append(replace(batch, **{name: value[row : row + 1] for name, value in tensors.items()}))
     return rows
 
 
@@ -355,19 +236,21 @@ def score(config: Config) -> list[float]:
 
 def main() -> None:
     out = Path(sys.argv[1])
-    world = setup_device(tiny_config({}).device).world_size
+    world = setup_device(tiny_config().device).world_size
     seen: dict[str, Any] = {}
     for name, parallel in LAYOUTS[world].items():
         seen[name] = {"steps": run_steps(tiny_config(parallel)), "score": score(tiny_config(parallel))}
         if name in ("single", "pipeline", "tensor"):
-            seen[name]["untied"] = run_steps(tiny_config(parallel, tie=False))
+            seen[name]["untied"] = run_steps(tiny_config(parallel, tie_embeddings=False))
         if "pipeline" not in parallel:
             seen[name]["play"] = play(tiny_config(parallel, init_std=0.3))
+            seen[name]["adapted_play"] = play(tiny_config(parallel, init_std=0.3, adapter={"rank": 3}))
             seen[name]["converse"] = converse(tiny_config(parallel, init_std=0.3))
         if name in ("single", "tensor"):
             seen[name]["decode"] = decode_without_cache(tiny_config(parallel, init_std=0.3))
         if name in ("single", "data"):
             seen[name]["gradients"] = gradients(parallel)
+    seen |= adapted_figures(LAYOUTS[world], out.parent)
     if torch.distributed.get_rank() == 0:
         out.write_text(json.dumps(seen))
     leave()

@@ -49,17 +49,47 @@ def broken(config, unbroken):
 
 
 def test_the_run_has_what_the_proof_needs(unbroken):
-    """Losses that move, episodes with signal, a gate, a curriculum that climbs, a reference that differs."""
+    """Losses that move, episodes with signal, a gate, a curriculum that climbs, references that differ, plays that are
+    learned from twice, late, or in parts, a head that has learned, baselines, turns, copies of every kind."""
     rows = steps(metric_rows(unbroken))
     assert list(rows) == list(range(1, STEPS + 1))
     assert len({row["text/fingerprint"] for row in rows.values()}) == STEPS
-    assert len({row["play/fingerprint"] for row in rows.values()}) == STEPS
-    assert len({row["play/reward"] for row in rows.values()}) > STEPS // 2
-    assert max(row["play/signal"] for row in rows.values()) > 0
+    prints = [rows[step]["play/fingerprint"] for step in rows]
+    assert prints[::2] == prints[1::2]
+    assert len(set(prints)) == STEPS // 2
+    assert len({row["values/fingerprint"] for row in rows.values()}) == STEPS
+    plays = [step for step, row in rows.items() if row["play/episodes"]]
+    assert plays == list(range(1, STEPS + 1, 2))
+    assert len({rows[step]["play/reward"] for step in plays}) > 3
+    assert max(rows[step]["play/signal"] for step in plays) > 0
+    assert max(row["play/largest_ratio"] for row in rows.values()) > 1.05
     assert rows[STEPS]["text/loss"] < rows[1]["text/loss"] - 0.05
     assert rows[STEPS]["play/reference_kl"] > 0
-    assert rows[STEPS]["play/level/sort"] + rows[STEPS]["play/level/reverse"] > 0
+    assert rows[plays[-1]]["play/level/sort"] + rows[plays[-1]]["play/level/reverse"] > 0
+    assert abs(rows[STEPS]["values/value"]) > 0
+    assert [step for step, row in rows.items() if "roles/loss" in row] == list(range(2, STEPS + 1, 2))
+    assert [rows[step]["roles/coefficient"] for step in (2, 6, 10)] == pytest.approx([0.3, 0.7, 1.0])
     assert "gradient_cosine/text-play" in rows[4]
+    state = json.loads((unbroken / "checkpoints" / f"step-{STEPS:08d}" / "state.json").read_text())
+    assert any(state["sources"]["roles"]["baselines"].values())
+    assert len(state["sources"]["play"]["replay"]["waiting"]) == 1
+    assert state["snapshots"] == ["average", "lagged", "past@12", "past@9"]
+
+
+def test_what_each_objective_cost_is_in_the_summary_and_adds_up(unbroken):
+    accounts = json.loads((unbroken / "summary.json").read_text())["accounts"]
+    rows = steps(metric_rows(unbroken))
+    assert accounts.keys() == {"text", "play", "values", "roles"}
+    for name, account in accounts.items():
+        mine = [row for row in rows.values() if f"{name}/loss" in row]
+        for key, figure in {"loss": "loss_tokens", "rollout": "tokens", "scored": "scored_tokens"}.items():
+            assert account[f"{key}_tokens"] == sum(row.get(f"{name}/{figure}", 0) for row in mine)
+        assert account["update_tokens"] >= account["loss_tokens"] > 0
+        assert account["flops"] == mine[-1][f"{name}/flops"] > 6 * 15_360 * account["update_tokens"]
+    assert accounts["text"]["update_tokens"] == STEPS * 2 * 4 * 48
+    assert accounts["text"]["rollout_tokens"] == 0
+    assert accounts["play"]["rollout_tokens"] + accounts["values"]["rollout_tokens"] > 0
+    assert accounts["values"]["scored_tokens"] > accounts["values"]["rollout_tokens"]  # a reference and a head
 
 
 def test_killed_and_resumed_is_bit_identical(unbroken, broken):
@@ -81,7 +111,6 @@ def test_weights_optimizer_and_state_are_bit_identical_too(unbroken, broken):
         assert state.pop("seconds") > 0
         states.append({key: value for key, value in state.items() if key != "wandb_id"})
     assert states[0] == states[1]
-    assert states[0]["snapshots"] == ["reference"]
     ours, theirs = (
         {path.name: path.read_bytes() for path in (run / "checkpoints" / f"step-{STEPS:08d}" / "weights").glob("__*")}
         for run in (unbroken, broken[0])
@@ -143,7 +172,10 @@ def differences(run, unbroken, step, keys):
 
 
 EXACT = ("lr", "tokens", "episodes", "rollout_tokens", "text/loss_tokens", "play/loss_tokens", "play/share")
-ROUNDED = ("text/loss", "play/loss", "play/entropy", "play/reference_kl", "play/reward", "gradient_norm")
+ROUNDED = (
+    *("text/loss", "play/loss", "play/entropy", "play/reference_kl", "play/reward", "gradient_norm"),
+    *("values/loss", "values/value", "values/reference_kl", "play/largest_ratio"),
+)
 
 
 def check_next_step(run, unbroken):

@@ -24,9 +24,11 @@ def write_run(folder: Path) -> Path:
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """Two layers, width 32; a KL term, so that checkpoints hold a snapshot of the weights that is refreshed."""
+    """Two layers, width 32, adapters. Between them the objectives have all the state that there is: copies of the
+    weights that lag, average and pool, plays that wait, a value head, running baselines, turns."""
     data = folder / "data"
     curriculum = {"target_level": 2, "min_count": 8, "promote_at": 0.05, "demote_at": 0.01}
+    tasks = [{"task": {"name": name}, "curriculum": curriculum} for name in ("reverse", "sort")]
     return {
         "name": "tiny",
         "run_dir": str(folder / "run"),
@@ -38,6 +40,7 @@ def configuration(folder: Path) -> dict[str, Any]:
             "num_query_groups": 2,
             "ffn_hidden_size": 48,
             "vocab_divisor": 32,
+            "adapter": {"rank": 2, "lr_scale": 0.5},
         },
         "device": {"kind": "cpu", "threads": 1, "timeout_seconds": 120},
         "parallel": {"tensor": 2},
@@ -54,15 +57,45 @@ def configuration(folder: Path) -> dict[str, Any]:
                     "name": "episodes",
                     "groups": 4,
                     "selfplay": {"name": "solve", "group_size": 6},
-                    "tasks": [
-                        {"task": {"name": "reverse"}, "curriculum": curriculum},
-                        {"task": {"name": "sort"}, "curriculum": curriculum},
-                    ],
+                    "tasks": tasks,
+                    "inner_epochs": 2,
+                    "staleness": 1,
                 },
                 "microbatches": 2,
                 "gate": {},
-                "reference_interval": 4,
+                "reference": "lagged",
             },
+            "values": {
+                "algorithm": {"name": "ppo", "critic_warmup": 3},
+                "source": {
+                    "name": "episodes",
+                    "groups": 2,
+                    "selfplay": {"name": "solve", "group_size": 2},
+                    "tasks": tasks,
+                    "unreachable": "ignore",
+                    "minibatches": 2,
+                },
+                "microbatches": 2,
+                "reference": "average",
+            },
+            "roles": {
+                "algorithm": {"name": "rae"},
+                "source": {
+                    "name": "episodes",
+                    "groups": 2,
+                    "selfplay": {"name": "solve", "group_size": 2},
+                    "tasks": tasks,
+                    "unreachable": "ignore",
+                },
+                "microbatches": 2,
+                "turns": {"period": 2, "active": 1, "offset": 1},
+                "coefficient": {"start": 0.2, "end": 1.0, "steps": 8},
+            },
+        },
+        "snapshots": {
+            "lagged": {"update": "interval", "interval": 4},
+            "average": {"update": "ema", "decay": 0.9},
+            "past": {"update": "pool", "interval": 3, "keep": 2},
         },
         "optimizer": {"lr": 3e-3},
         "schedule": {"steps": STEPS, "warmup_steps": 3, "decay": "wsd"},

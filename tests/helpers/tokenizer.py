@@ -28,5 +28,8 @@ class CharacterTokenizer:
                 pieces.append(SPECIAL_TOKENS[token - 2].encode())
         return b"".join(pieces).decode(errors="replace")
 
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(token - self.first_byte for token in ids if token >= self.first_byte)
+
     def mark_id(self, mark: str) -> int:
         return 2 + SPECIAL_TOKENS.index(mark)

@@ -7,6 +7,7 @@ import yaml
 
 from rlpt.config import check_vocabulary, check_world, dump_config, load_config, parse_config
 from rlpt.config_files import apply_overrides, load_yaml, merge, parse_yaml
+from rlpt.config_objectives import Ramp, SnapshotConfig, value_at
 from rlpt.errors import ConfigError
 
 MINIMAL = {
@@ -108,6 +109,106 @@ def test_null_takes_an_inherited_objective_out():
     assert set(parse_config(apply_overrides(both, ["objectives.play=null"])).objectives) == {"text"}
     with pytest.raises(ConfigError, match="objectives"):
         configuration("objectives.text=null")
+
+
+PLAYED = {**MINIMAL["objectives"], "play": PLAY}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objectives.play.coefficient=-1"], r"^objectives\.play\.coefficient: must be 0 or more"),
+        (
+            ["objectives.play.coefficient={start: 1, end: -1, steps: 5}"],
+            r"^objectives\.play\.coefficient: .* 0 or more",
+        ),
+        (["objectives.play.coefficient={start: 1, end: 0, steps: 0}"], r"^objectives\.play\.coefficient\.steps: .*1"),
+        (["objectives.play.coefficient={start: 1, end: 0, sept: 9}"], r"did you mean 'objectives\.play.*\.steps'"),
+        (["objectives.play.coefficient=much"], r"^objectives\.play\.coefficient: .* valid number"),
+        (["objectives.play.start_step=4", "objectives.play.stop_step=4"], "stop_step=4 is not after start_step=4"),
+        (["objectives.play.turns={period: 3, active: 2, offset: 2}"], r"offset \+ active = 4 is beyond period=3"),
+        (["objectives.play.turn={period: 3}"], r"turn: unknown key; did you mean 'objectives\.play\.turns'"),
+        (["objectives.play.reference=strat", "snapshots.start={}"], "no snapshot 'strat'; did you mean 'start'"),
+        (["objectives.play.reference=start"], "no snapshot 'start'; known: none; add it under snapshots"),
+        (["snapshots.start.update=often"], r"^snapshots\.start\.update: .*'never', 'interval', 'ema' or 'pool'"),
+        (["snapshots.start.decya=0.9"], r"unknown key; did you mean 'snapshots\.start\.decay'"),
+        (["snapshots.policy={}"], r"snapshots\.policy: a name is .* not one of policy, shadow"),
+        (["snapshots.a@3={}"], r"snapshots\.a@3: a name is letters, digits and _"),
+        (["model.adapter.rank=0"], r"^model\.adapter\.rank: .*greater than or equal to 1"),
+        (["model.adapter={rnak: 4}"], r"unknown key; did you mean 'model\.adapter\.rank'"),
+        (["bilevel={upper: text, lower: pley}"], r"bilevel\.lower: no objective 'pley'; did you mean 'play'"),
+        (["bilevel={upper: txt, lower: play}"], r"bilevel\.upper: no objective 'txt'; did you mean 'text'"),
+        (["bilevel={upper: play, lower: play}"], "upper and lower are both 'play'"),
+        (["bilevel={upper: play, lower: text}"], r"bilevel\.lower: objective 'text' does not play episodes"),
+        (["bilevel={upper: text, lower: play, balance: 1.5}"], r"^bilevel\.balance: must be between 0 and 1"),
+        (["bilevel={upper: text, lower: play}"], r"bilevel\.meta: .* add model\.adapter, or set meta: false"),
+        (["bilevel={upper: text, lower: play}", "model.adapter={}"], r"set parallel\.distributed_optimizer: false"),
+    ],
+)
+def test_wrong_objectives_snapshots_and_bilevels_name_the_key(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        configuration(*overrides, objectives=PLAYED)
+    with pytest.raises(ConfigError, match=message):
+        raise ConfigError(str(caught.value).splitlines()[1])
+
+
+def test_a_wrong_ramp_is_told_as_a_ramp_and_a_wrong_number_as_a_number():
+    for text, keys in {
+        "{start: 1, end: 0, sept: 9}": [".sept", ".steps"],
+        "{start: x, end: 0, steps: 9}": [".start"],
+        "much": [""],
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            configuration(f"objectives.play.coefficient={text}", objectives=PLAYED)
+        found = [line.partition(":")[0] for line in str(caught.value).splitlines()[1:]]
+        assert found == [f"objectives.play.coefficient{key}" for key in keys]
+
+
+def test_a_bilevel_run_that_fits():
+    bilevel = "bilevel={upper: text, lower: play, balance: {start: 0, end: 1, steps: 9}}"
+    config = configuration(bilevel, "model.adapter={}", "parallel.distributed_optimizer=false", objectives=PLAYED)
+    assert config.bilevel.meta
+    assert config.model.adapter.rank == 8
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+    assert not configuration(bilevel.replace("{upper", "{meta: false, upper"), objectives=PLAYED).bilevel.meta
+
+
+@pytest.mark.parametrize(
+    ("overrides", "empty"),
+    [
+        (["objectives.text.start_step=3"], None),  # play is always there
+        (["objectives.text.stop_step=400", "objectives.play.start_step=400"], None),
+        (["objectives.text.stop_step=400", "objectives.play.start_step=401"], 400),
+        (["objectives.text.start_step=1", "objectives.play.start_step=1"], 0),
+        (["objectives.text.stop_step=998", "objectives.play.stop_step=999"], 999),
+        (["objectives.text.turns={period: 2, active: 1}", "objectives.play.start_step=7"], 1),
+        (
+            [
+                "objectives.text.turns={period: 2, active: 1}",
+                "objectives.play.turns={period: 2, active: 1, offset: 1}",
+            ],
+            None,
+        ),
+    ],
+)
+def test_every_step_must_have_something_to_learn_from(overrides, empty):
+    if empty is None:
+        configuration(*overrides, objectives=PLAYED)
+        return
+    with pytest.raises(ConfigError, match=f"none takes part in step {empty} of schedule.steps=1000"):
+        configuration(*overrides, objectives=PLAYED)
+
+
+def test_ramps_by_hand():
+    ramp = Ramp(start=2.0, end=-1.0, steps=3, begin=4)
+    assert [ramp.at(step) for step in range(9)] == pytest.approx([2, 2, 2, 2, 2, 1, 0, -1, -1])
+    assert [ramp.at(0), ramp.at(7), ramp.at(10**9)] == [2.0, -1.0, -1.0]
+    assert value_at(0.1, 5) == 0.1
+    assert value_at(ramp, 5) == pytest.approx(1)
+
+
+def test_a_pool_may_have_several_copies():
+    assert [SnapshotConfig(update=update, keep=3).copies for update in ("never", "ema", "pool")] == [1, 1, 3]
 
 
 @pytest.mark.parametrize(

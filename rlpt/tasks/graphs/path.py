@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from rlpt.registry import register
 from rlpt.tasks.base import DIGITS, Task
+from rlpt.tasks.search_trace import Option, check_search, search, show_search
 from rlpt.types import Problem
 
 NODES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 10)  # by level
@@ -58,6 +59,27 @@ def valid_prefix(answer: str, start: str, edges: Sequence[str]) -> int:
     return length
 
 
+@dataclass(frozen=True)
+class Walk:
+    """Nodes to walk to from a node, in order, none of them twice in a whole search (`search_trace.Space`)."""
+
+    revisits: ClassVar[bool] = False
+    one_group_decides: ClassVar[bool] = True
+
+    start: str
+    goal: str
+    edges: Sequence[str]
+
+    def groups(self, state: str) -> list[list[Option[str]]]:
+        """`01`, or `2` as an alternative: the neighbours, unless this is the goal."""
+        others = sorted(edge.replace(state, "") for edge in self.edges if state in edge)
+        return [[Option(state + other, other, other) for other in others]] if state != self.goal else []
+
+    def checks(self, state: str) -> dict[str, bool]:
+        """`1!3`, or `3=3`: where the walk ends, beside the goal."""
+        return {f"{state}={state}": True} if state == self.goal else {f"{state}!{self.goal}": False}
+
+
 @register("task", "graph_path")
 @dataclass(frozen=True)
 class GraphPath(Task):
@@ -70,6 +92,12 @@ class GraphPath(Task):
 
     name: ClassVar[str] = "graph_path"
     unique_answer: ClassVar[bool] = False
+
+    search_trace: bool = False  # worked traces show a depth-first search, and answers are the paths that it finds
+
+    def __post_init__(self) -> None:
+        if self.search_trace:
+            show_search(self, DIGITS + "=!")
 
     def legal_characters(self, level: int) -> str:
         """The level's nodes."""
@@ -96,16 +124,25 @@ class GraphPath(Task):
                 added += 1
         edges = ["".join(sorted(edge)) for edge in edges]
         rng.shuffle(edges)
-        answer = shortest_path(start, goal, edges)
+        if self.search_trace:
+            answer = start + "".join(edge[1] for edge in search(Walk(start, goal, edges)).path)
+        else:
+            answer = shortest_path(start, goal, edges)
         return f"path {start}>{goal}: {' '.join(edges)}", answer, {"start": start, "goal": goal, "edges": edges}
 
     def solution(self, problem: Problem) -> str:
-        """`01 13`: the edges walked; a lone node where the start is the goal."""
+        """`01 13`: the edges walked; a lone node where the start is the goal. With `search_trace`,
+        `01|2 ?1!3 <02 23 ?3=3`: see the module of that name."""
+        if self.search_trace:
+            return " ".join(search(self._space(problem)).steps)
         answer = problem.answer
         return " ".join(answer[i : i + 2] for i in range(len(answer) - 1)) or answer
 
     def check_steps(self, problem: Problem, trace: str) -> list[float]:
-        """A step is right when it is an edge that goes on from where the last right step ended."""
+        """A step is right when it is an edge that goes on from where the last right step ended, or when the search may
+        go on with it."""
+        if self.search_trace:
+            return check_search(self._space(problem), trace)
         edges, at = {frozenset(edge) for edge in problem.meta["edges"]}, problem.meta["start"]
         scores = []
         for step in trace.split():
@@ -125,4 +162,7 @@ class GraphPath(Task):
             return 0.0
         away = distances_to(goal, edges)
         progress = max(0.0, 1 - away[answer[valid - 1]] / away[start]) if away[start] else 0.0
-        return valid / max(len(answer), len(problem.answer)) * (0.5 + 0.5 * progress)
+        return valid / max(len(answer), away[start] + 1) * (0.5 + 0.5 * progress)
+
+    def _space(self, problem: Problem) -> Walk:
+        return Walk(*(problem.meta[key] for key in ("start", "goal", "edges")))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -14,6 +15,8 @@ from typing import Any, ClassVar
 
 from rlpt.registry import register
 from rlpt.tasks.base import Task
+from rlpt.tasks.search_trace import Option, check_search, show_search
+from rlpt.tasks.search_trace import search as marked_search
 from rlpt.types import Problem
 
 VARIABLES = (1, 2, 3, 4, 4, 5, 6, 6, 7, 8)  # by level
@@ -37,7 +40,7 @@ def literal_tables(variables: int) -> list[tuple[int, int]]:
     return [((1 << (1 << variables)) - 1 - table, table) for table in true]
 
 
-def open_literals(clause: str, held: set[str]) -> str | None:
+def open_literals(clause: str, held: AbstractSet[str]) -> str | None:
     """The literals of a clause that are not yet false; None where one is true."""
     if not held.isdisjoint(clause):
         return None
@@ -70,6 +73,32 @@ def search(variables: str, clauses: Sequence[str]) -> list[str]:
             return steps
 
 
+@dataclass(frozen=True)
+class Assignments:
+    """Sets of literals held, from none to one of each variable (`search_trace.Space`)."""
+
+    revisits: ClassVar[bool] = False  # as each branch negates a literal of the others
+    one_group_decides: ClassVar[bool] = True
+
+    variables: str
+    clauses: Sequence[str]
+    start: frozenset[str] = frozenset()
+
+    def groups(self, state: frozenset[str]) -> list[list[Option[frozenset[str]]]]:
+        """`Ab:b` where a clause forces a literal, then `a` and `A` for each variable that is free."""
+        left = {clause: open_literals(clause, state) for clause in self.clauses}
+        if "" in left.values():
+            return []
+        forced = [[(f"{clause}:{rest}", rest)] for clause, rest in left.items() if rest and len(rest) == 1]
+        free = [[(v, v), (v.upper(), v.upper())] for v in self.variables if not {v, v.upper()} & state]
+        return [[Option(text, literal, state | {literal}) for text, literal in group] for group in forced + free]
+
+    def checks(self, state: frozenset[str]) -> dict[str, bool]:
+        """`AB!` for each clause that is false, or `aBc=`: all that is held, under which each clause is true."""
+        false = {f"{clause}!": False for clause in self.clauses if open_literals(clause, state) == ""}
+        return false or {"".join(v if v in state else v.upper() for v in self.variables) + "=": True}
+
+
 @register("task", "satisfiability")
 @dataclass(frozen=True)
 class Satisfiability(Task):
@@ -84,6 +113,12 @@ class Satisfiability(Task):
     unique_answer: ClassVar[bool] = False
     alphabet: ClassVar[str] = "01"
     thought_alphabet: ClassVar[str] = LETTERS + LETTERS.upper() + ":?! "
+
+    search_trace: bool = False  # worked traces mark what reasoning does in the search
+
+    def __post_init__(self) -> None:
+        if self.search_trace:
+            show_search(self, LETTERS + LETTERS.upper() + ":=!")
 
     def answer_limit(self, level: int) -> int:
         """A bit for each variable."""
@@ -110,12 +145,18 @@ class Satisfiability(Task):
         return f"sat {variables}: {' '.join(clauses)}", answer, {"variables": variables, "clauses": clauses}
 
     def solution(self, problem: Problem) -> str:
-        """`?a bA:b Bc:c`: see `search`."""
+        """`?a bA:b Bc:c`: see `search`. With `search_trace`, `a|A Ab:b ?AB! <A aC:C bc:b ?AbC=`: see the module of that
+        name; `|A` says that a literal may be turned over, and `<A` that it is."""
+        if self.search_trace:
+            return " ".join(marked_search(self._space(problem)).steps)
         return " ".join(search(problem.meta["variables"], problem.meta["clauses"]))
 
     def check_steps(self, problem: Problem, trace: str) -> list[float]:
         """Any order of propagation and any literal tried is right, as long as clauses force what they are said to, and
-        after a clause is found false the last literal tried is turned over."""
+        after a clause is found false the last literal tried is turned over. With `search_trace` a false clause must be
+        found before the search goes on."""
+        if self.search_trace:
+            return check_search(self._space(problem), trace)
         literals = problem.meta["variables"] + problem.meta["variables"].upper()
         clauses = set(problem.meta["clauses"])
         trail: list[str] = []
@@ -150,3 +191,6 @@ class Satisfiability(Task):
         chance = sum(1 - 0.5 ** len(clause) for clause in clauses)
         beyond = max(0.0, (satisfied - chance) / (len(clauses) - chance))
         return 0.2 * len(answer) / len(variables) + 0.8 * beyond
+
+    def _space(self, problem: Problem) -> Assignments:
+        return Assignments(problem.meta["variables"], problem.meta["clauses"])

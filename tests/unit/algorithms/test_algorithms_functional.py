@@ -1,61 +1,11 @@
-"""Estimators and losses against numbers worked out by hand."""
+"""Losses of single tokens against numbers worked out by hand."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from rlpt.algorithms import functional
-
-REWARDS = np.array([1.0, 0.0, 0.5, 2.0, 4.0])
-PEERS = np.array([7, 7, 7, -3, -3])
-ESTIMATORS = [
-    functional.group_mean_baseline,
-    functional.leave_one_out,
-    lambda rewards, peers: functional.group_normalise(rewards, peers, divide_by_std=True),
-]
-
-
-def test_group_mean_baseline():
-    assert functional.group_mean_baseline(REWARDS, PEERS) == pytest.approx([0.5, -0.5, 0, -1, 1])
-
-
-def test_leave_one_out():
-    assert functional.leave_one_out(REWARDS, PEERS) == pytest.approx([0.75, -0.75, 0, -2, 2])
-
-
-def test_group_normalise():
-    deviation = math.sqrt(1 / 6)
-    expected = [0.5 / deviation, -0.5 / deviation, 0, -1, 1]
-    assert functional.group_normalise(REWARDS, PEERS, True) == pytest.approx(expected, rel=1e-5)
-    assert functional.group_normalise(REWARDS, PEERS, False) == pytest.approx([0.5, -0.5, 0, -1, 1])
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("size", [2, 3, 7])
-def test_equal_rewards_give_exactly_zero(estimator, size):
-    """0.1 + 0.1 + 0.1 is not 0.3, and dividing what is left over by its own size would make it a whole advantage."""
-    for reward in (0.1, 1 / 3, -0.7, 1e9):
-        assert not estimator(np.full(size, reward), np.zeros(size, np.int64)).any()
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_order_of_trajectories_does_not_matter(estimator):
-    order = np.array([3, 1, 4, 0, 2])
-    assert estimator(REWARDS[order], PEERS[order]) == pytest.approx(estimator(REWARDS, PEERS)[order])
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_sets_of_one_and_rewards_that_are_not_finite_are_refused(estimator):
-    with pytest.raises(ValueError, match="set 5 has one member"):
-        estimator(np.array([1.0, 0.0, 1.0]), np.array([2, 2, 5]))
-    with pytest.raises(ValueError, match="the one at 1 is not"):
-        estimator(np.array([1.0, np.nan]), np.array([2, 2]))
-
-
-def test_no_trajectories_give_no_advantages():
-    assert functional.leave_one_out(np.zeros(0), np.zeros(0, np.int64)).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +70,68 @@ def test_log_ratio_is_zero_off_the_mask_and_its_exponential_is_finite():
     ratio = functional.log_ratio(new, old, torch.tensor([True, False, True]))
     assert ratio.tolist() == [1.0, 0.0, functional.MAX_LOG_RATIO]
     assert ratio.exp().isfinite().all()
+
+
+def test_weighted_log_likelihood_keeps_its_weight_out_of_the_gradient():
+    logprobs = torch.tensor([-1.0, -2.0], requires_grad=True)
+    weight = torch.tensor([0.5, 3.0], requires_grad=True)
+    value = functional.weighted_log_likelihood(logprobs, torch.tensor([2.0, -1.0]), weight)
+    value.sum().backward()
+    assert value.tolist() == [-1.0, 6.0]
+    assert logprobs.grad.tolist() == [1.0, -3.0]
+    assert weight.grad is None
+
+
+SEGMENTS = torch.tensor([[0, 0, 0, 1, -1], [0, 1, 1, 1, 1]])
+MASK = torch.tensor([[True, False, True, True, False], [True, True, True, False, True]])
+VALUES = torch.tensor([[1.0, torch.nan, 3.0, 5.0, 9.0], [7.0, 1.0, 2.0, 100.0, 6.0]])
+
+
+def test_segment_mean_is_over_the_loss_tokens_of_a_rows_segment():
+    mean = functional.segment_mean(VALUES, SEGMENTS, MASK)
+    assert mean.tolist() == [[2.0, 0.0, 2.0, 5.0, 0.0], [7.0, 3.0, 3.0, 0.0, 3.0]]
+
+
+def test_segment_mean_of_rows_without_any_segment():
+    empty = torch.full((2, 3), -1)
+    assert not functional.segment_mean(torch.ones(2, 3), empty, torch.zeros(2, 3, dtype=torch.bool)).any()
+
+
+def test_sequence_log_ratio_has_the_sequences_value_and_the_tokens_gradient():
+    drift = torch.where(MASK, VALUES, 0).requires_grad_()
+    ratio = functional.sequence_log_ratio(drift, SEGMENTS, MASK)
+    assert ratio[1].tolist() == [7.0, 3.0, 3.0, 0.0, 3.0]
+    (ratio[1] * torch.tensor([1.0, 2.0, 3.0, 0.0, 5.0])).sum().backward()
+    assert drift.grad[1].tolist() == [1.0, 2.0, 3.0, 0.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "target", "loss", "gradient"),
+    [
+        (0.6, 0.5, 1.0, 0.08, -0.4),  # within the clip: the plain error
+        (0.9, 0.5, 1.0, 0.045, 0.0),  # moved .4 towards the return: error of .7, no gradient
+        (0.1, 0.5, 1.0, 0.405, -0.9),  # moved away: pulled back in full
+        (1.5, 0.5, 1.0, 0.125, 0.5),  # went too far: the larger error is its own
+    ],
+)
+def test_clipped_value_loss(value, old, target, loss, gradient):
+    values = torch.tensor([value], requires_grad=True)
+    result = functional.clipped_value_loss(values, torch.tensor([old]), torch.tensor([target]), 0.2)
+    result.sum().backward()
+    assert result.item() == pytest.approx(loss, rel=1e-5)
+    assert values.grad.item() == pytest.approx(gradient)
+
+
+def test_value_loss_without_a_clip():
+    values = torch.tensor([0.9], requires_grad=True)
+    result = functional.clipped_value_loss(values, torch.tensor([0.5]), torch.tensor([1.0]), 0)
+    assert result.item() == pytest.approx(0.005)
+    assert torch.autograd.grad(result.sum(), values)[0].item() == pytest.approx(-0.1)
+
+
+def test_soft_cross_entropy_leaves_out_what_has_no_weight():
+    logprobs = torch.tensor([[-1.0, -2.0, -torch.inf]], requires_grad=True)
+    loss = functional.soft_cross_entropy(logprobs, torch.tensor([[0.25, 0.75, 0.0]]))
+    loss.sum().backward()
+    assert loss.tolist() == [0.25 + 1.5]
+    assert logprobs.grad.tolist() == [[-0.25, -0.75, 0.0]]

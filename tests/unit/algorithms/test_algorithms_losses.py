@@ -1,4 +1,4 @@
-"""Each algorithm's loss on a small batch: hand-computed values, gradients, metrics and options."""
+"""Each algorithm's estimator and loss: values and gradients worked out by hand, and its paper's settings."""
 
 import math
 from dataclasses import replace
@@ -6,111 +6,202 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.played import evaluate, outcomes, played
 
+from rlpt.algorithms.cispo import CISPO
+from rlpt.algorithms.dapo import DAPO
+from rlpt.algorithms.distill import Distill
+from rlpt.algorithms.dr_grpo import DrGRPO
 from rlpt.algorithms.grpo import GRPO
+from rlpt.algorithms.gspo import GSPO
+from rlpt.algorithms.maxrl import MaxRL
 from rlpt.algorithms.next_token import NextToken
+from rlpt.algorithms.rae import RAE
 from rlpt.algorithms.reinforce import Reinforce
-from rlpt.batch import Batch, Scores
-from rlpt.errors import ConfigError
-from rlpt.registry import create
+from rlpt.algorithms.rloo import RLOO
+from rlpt.algorithms.rlp import RLP
+from rlpt.algorithms.task_role import TaskRole
 
-MASK = torch.tensor([[True, True, False]])
-NEW = torch.tensor([[-1.0, -2.0, -3.0]])
-OLD = torch.tensor([[-1.0, -2.0 - math.log(1.5), 0.0]])  # ratios 1 and 1.5
-
-
-def case(advantages=(2.0, 3.0, 5.0), **tensors):
-    ids = torch.zeros(1, 3, dtype=torch.int64)
-    batch = Batch(
-        "play", ids, ids, ids, MASK, ids, advantages=torch.tensor([advantages]), behavior_logprobs=OLD, **tensors
-    )
-    return Scores(NEW.clone().requires_grad_(), torch.full((1, 3), 0.5, requires_grad=True)), batch
+CASE = {  # a trajectory of two tokens, and padding
+    "new": [[-1.0, -2.0, -3.0]],
+    "ratios": [[1.0, 1.5, 1.0]],
+    "advantages": [[2.0, 3.0, 5.0]],
+    "mask": [[1, 1, 0]],
+}
+REWARDS, PEERS = [1.0, 0.0, 4.0, 2.0], [0, 0, 1, 1]
 
 
-def gradients(algorithm, scores, batch):
-    terms = algorithm(scores, batch)
-    terms.total.backward()
-    assert not any(metric.requires_grad for metric in terms.metrics.values())
-    return terms.total.item(), scores.logprobs.grad[0].tolist(), {k: v.item() for k, v in terms.metrics.items()}
+def advantages(algorithm, rewards=REWARDS, peers=PEERS, roles=None, tasks=None):
+    return algorithm.advantages(outcomes(rewards, peers, roles, tasks), {}).tolist()
 
 
 def test_next_token_is_the_negative_log_likelihood():
-    total, gradient, metrics = gradients(NextToken(), *case())
+    total, gradient, metrics, _ = evaluate(NextToken(), *played(**CASE))
     assert total == pytest.approx(3.0)
-    assert gradient == [-1, -1, 0]
+    assert gradient[0] == [-1, -1, 0]
     assert metrics == {"entropy": 1.0}
-    assert NextToken().advantages(np.array([0.0, 9.0]), np.zeros(2, np.int64), ["a", "a"]).tolist() == [1, 1]
+    assert advantages(NextToken()) == [1, 1, 1, 1]
 
 
 def test_reinforce_weighs_log_probs_by_advantages():
-    scores, batch = case()
-    total, gradient, metrics = gradients(Reinforce(entropy_bonus=0.1), scores, batch)
-    assert total == pytest.approx(2 + 6 - 0.1)
-    assert gradient == [-2, -3, 0]
-    assert scores.entropy.grad[0].tolist() == pytest.approx([-0.1, -0.1, 0])
-    assert metrics == pytest.approx({"entropy": 1.0, "advantage_abs": 5.0, "behavior_kl": 0.5 - math.log(1.5)})
-
-
-def test_grpo_clips_what_has_grown_enough():
-    total, gradient, metrics = gradients(GRPO(), *case())
-    assert total == pytest.approx(-(2 + 1.28 * 3))
-    assert gradient == pytest.approx([-2, 0, 0])
-    assert metrics["clipped"] == 1
-    assert metrics["advantage_abs"] == 5
-
-
-def test_grpo_penalises_distance_from_the_reference():
-    scores, batch = case((0.0, 0.0, 0.0), ref_logprobs=torch.tensor([[-1.0, -2.0 + math.log(2), 9.0]]))
-    total, gradient, metrics = gradients(GRPO(kl_coefficient=0.5), scores, batch)
-    assert total == pytest.approx(0.5 * (1 - math.log(2)))
-    assert gradient == pytest.approx([0, -0.5, 0])  # up, towards the reference: d k3 = 1 - p/q = -1
-    assert metrics["reference_kl"] == pytest.approx(1 - math.log(2))
-
-
-def test_only_a_kl_needs_the_reference():
-    assert not GRPO().needs_reference
-    assert not Reinforce().needs_reference
-    assert GRPO(kl_coefficient=0.1).needs_reference
-    with pytest.raises(AssertionError, match="reference"):
-        GRPO(kl_coefficient=0.1)(*case())
-
-
-def test_on_policy_gradient_of_grpo_is_that_of_reinforce():
-    results = []
-    for algorithm in (GRPO(), Reinforce()):
-        scores, batch = case((2.0, -3.0, 5.0))
-        results.append(gradients(algorithm, scores, replace(batch, behavior_logprobs=NEW))[1])
-    assert results[0] == results[1] == [-2, 3, 0]
+    total, gradient, _, _ = evaluate(Reinforce(), *played(**CASE))
+    assert total == pytest.approx(2 + 6)
+    assert gradient[0] == [-2, -3, 0]
 
 
 def test_baselines_of_reinforce():
-    rewards, peers, roles = np.array([1.0, 0, 4, 2]), np.array([0, 0, 1, 1]), ["a", "b", "a", "b"]
+    roles = ["a", "b", "a", "b"]
     expected = {"none": [1, 0, 4, 2], "batch": [-1.5, -1, 1.5, 1], "group": [0.5, -0.5, 1, -1]}
     for baseline, values in {**expected, "leave_one_out": [1, -1, 2, -2]}.items():
-        assert Reinforce(baseline=baseline).advantages(rewards, peers, roles) == pytest.approx(values)
+        assert advantages(Reinforce(baseline=baseline), roles=roles) == pytest.approx(values)
     with pytest.raises(ValueError, match="finite"):
-        Reinforce(baseline="none").advantages(np.array([np.inf]), np.zeros(1, np.int64), ["a"])
+        advantages(Reinforce(baseline="none"), [np.inf], [0])
 
 
-def test_division_by_the_standard_deviation_is_an_option():
-    rewards, peers = np.array([0.0, 0.2]), np.zeros(2, np.int64)
-    assert GRPO().advantages(rewards, peers, ["a", "a"]) == pytest.approx([-1, 1], rel=1e-4)
-    assert GRPO(normalise_std=False).advantages(rewards, peers, ["a", "a"]) == pytest.approx([-0.1, 0.1])
+def test_rloo_sums_over_a_trajectory():
+    assert advantages(RLOO()) == pytest.approx([1, -1, 2, -2])
+    scores, batch = played(**CASE)
+    assert evaluate(RLOO(), scores, batch)[:2] == (8.0, [[-2, -3, 0]])
+    assert RLOO().count(batch) == 1
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("algorithm", "total", "gradient", "count"),
     [
-        ({"name": "grpo", "clip_low": 1.5}, "clip_low=1.5"),
-        ({"name": "grpo", "clip_high": 0}, "clip_high=0"),
-        ({"name": "grpo", "kl_coefficient": -1}, "kl_coefficient=-1"),
-        ({"name": "grpo", "kl_estimator": "k4"}, "kl_estimator"),
-        ({"name": "reinforce", "baseline": "mean"}, "baseline"),
-        ({"name": "reinforce", "entropy_bonus": -0.1}, "entropy_bonus=-0.1"),
-        ({"name": "grpo", "clip": 0.1}, "did you mean 'clip_low'"),
-        ({"name": "gropo"}, "did you mean 'grpo'"),
+        (GRPO(), -(2 + 1.2 * 3) / 2, [-1, 0, 0], 1),
+        (GRPO(clip_high=0.6), -(2 + 1.5 * 3) / 2, [-1, -2.25, 0], 1),
+        (DAPO(), -(2 + 1.28 * 3), [-2, 0, 0], 2),
+        (DrGRPO(), -(2 + 1.2 * 3), [-2, 0, 0], 1),
+        (DrGRPO(constant=4), -(2 + 1.2 * 3) / 4, [-0.5, 0, 0], 1),
+        (RAE(), -(2 + 1.2 * 3), [-2, 0, 0], 1),
+        (RLP(), -(2 + 1.2 * 3) / 2, [-1, 0, 0], 1),
+        (TaskRole(), -(2 + 1.28 * 3), [-2, 0, 0], 2),
     ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "clip_low") else "",
 )
-def test_wrong_options_are_refused_by_name(spec, message):
-    with pytest.raises(ConfigError, match=message):
-        create("algorithm", spec, "objectives.play.algorithm")
+def test_clipped_losses(algorithm, total, gradient, count):
+    """rho 1 and 1.5, A 2 and 3: what has grown beyond the clip has no gradient."""
+    scores, batch = played(**CASE)
+    found, gradients, metrics, _ = evaluate(algorithm, scores, batch)
+    assert found == pytest.approx(total)
+    assert gradients[0] == pytest.approx(gradient)
+    assert algorithm.count(batch) == pytest.approx(count)
+    assert metrics["clipped"] == (gradient[1] == 0)
+
+
+def test_estimators_that_compare_peers():
+    relative = [0.5, -0.5, 1, -1]
+    for algorithm in (GRPO(), DAPO(), GSPO(), CISPO()):
+        assert advantages(algorithm) == pytest.approx([1, -1, 1, -1], rel=1e-5)
+    assert advantages(GRPO(normalise_std=False)) == pytest.approx(relative)
+    assert advantages(DrGRPO()) == pytest.approx(relative)
+    assert advantages(RLP()) == pytest.approx([1, -1, 2, -2])  # G / (G - 1) = 2
+    assert advantages(MaxRL()) == pytest.approx([1, -1, 1 / 3, -1 / 3])
+
+
+def test_maxrl_is_a_sum_of_log_probs():
+    assert evaluate(MaxRL(), *played(**CASE))[:2] == (8.0, [[-2, -3, 0]])
+
+
+def test_rae_keeps_a_baseline_of_each_role_in_each_task():
+    """Two plays of a zero-sum game that the first player wins: +1 and -1, then .95 and -.95."""
+    algorithm, baselines = RAE(), {}
+    play = outcomes([1.0, -1.0], peers=[0, 0], roles=["first", "second"], tasks=["nim", "nim"])
+    assert algorithm.advantages(play, baselines).tolist() == [1, -1]
+    assert baselines == pytest.approx({"nim/first": 0.05, "nim/second": -0.05})
+    assert algorithm.advantages(play, baselines) == pytest.approx([0.95, -0.95])
+    other = outcomes([1.0], peers=[9], roles=["first"], tasks=["kuhn"])
+    assert algorithm.advantages(other, baselines).tolist() == [1]
+
+
+def test_task_role_whitens_each_task_and_role():
+    """(add, solve): 1 and 0; (add, propose): .2 and .6; (sort, solve): 5 and 1, whatever the peers."""
+    found = advantages(
+        TaskRole(),
+        [1.0, 0.2, 0.0, 0.6, 5.0, 1.0],
+        peers=[0, 0, 1, 1, 2, 3],
+        roles=["solve", "propose", "solve", "propose", "solve", "solve"],
+        tasks=["add"] * 4 + ["sort"] * 2,
+    )
+    assert found == pytest.approx([1, -1, -1, 1, 1, -1], rel=1e-4)
+
+
+def test_gspo_has_one_ratio_a_sequence():
+    """Ratios 2 and 1/2: geometric mean 1. Ratios 1 and 1.21: 1.1, each token's gradient s A / 2."""
+    algorithm = GSPO(clip_low=0.3, clip_high=0.3)
+    scores, batch = played(
+        new=[[-1.0, -2.0, -0.5, -3.0]],
+        ratios=[[2.0, 0.5, 1.0, 1.21]],
+        advantages=[[3.0, 3.0, -2.0, -2.0]],
+        segments=[[0, 0, 1, 1]],
+    )
+    total, gradient, metrics, maxima = evaluate(algorithm, scores, batch)
+    assert total == pytest.approx(-3 + 1.1 * 2, rel=1e-5)
+    assert gradient[0] == pytest.approx([-1.5, -1.5, 1.1, 1.1], rel=1e-5)
+    assert metrics["clipped"] == 0
+    assert maxima["largest_ratio"] == pytest.approx(2.0)  # a token's, so that what goes wrong is seen
+
+
+def test_gspo_cuts_whole_sequences():
+    """1.1 is far beyond 1 + 4e-4: with A > 0 no token of it has a gradient; with A < 0 all have."""
+    for sign, total, gradient in ((1.0, -1.0004, [0, 0]), (-1.0, 1.1, [0.55, 0.55])):
+        case = {"new": [[-1.0, -1.0]], "ratios": [[1.21, 1.0]], "advantages": [[sign, sign]]}
+        found, gradients, metrics, _ = evaluate(GSPO(), *played(**case))
+        assert found == pytest.approx(total, rel=1e-5)
+        assert gradients[0] == pytest.approx(gradient, rel=1e-5)
+        assert metrics["clipped"] == (2 if sign > 0 else 0)
+
+
+def test_gspo_has_the_gradient_of_the_papers_sequence_ratio():
+    """Equation 5 written out, with its gradient through s itself."""
+    generator = torch.Generator().manual_seed(1)
+    new, drift = -torch.rand(2, 6, generator=generator), 0.2 * torch.randn(2, 6, generator=generator)
+    sequence_advantages = torch.tensor([1.0, -2.0])
+    scores, batch = played(new.tolist(), drift.exp().tolist(), sequence_advantages[:, None].expand(2, 6).tolist())
+    total, gradient, _, _ = evaluate(GSPO(clip_low=0.2, clip_high=0.2), scores, batch)
+    leaf = new.clone().requires_grad_()
+    s = (leaf - (new - drift)).mean(1).exp()
+    expected = -torch.minimum(s * sequence_advantages, s.clamp(0.8, 1.2) * sequence_advantages).sum()
+    expected.backward()
+    assert total == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(torch.tensor(gradient), leaf.grad)
+    assert leaf.grad.abs().min() > 0.01
+
+
+def test_cispo_clips_the_weight_and_keeps_the_gradient():
+    """Weights 1.5, 5 (of 8) and .1: -w A, for good and bad tokens alike."""
+    case = {"new": [[-1.0, -2.0, -3.0]], "ratios": [[1.5, 8.0, 0.1]], "advantages": [[2.0, 1.0, -1.0]]}
+    total, gradient, metrics, _ = evaluate(CISPO(), *played(**case))
+    assert total == pytest.approx(1.5 * 2 + 5 * 2 - 0.1 * 3)
+    assert gradient[0] == pytest.approx([-3, -5, 0.1])
+    assert metrics["clipped"] == 1
+    _, gradient, metrics, _ = evaluate(CISPO(clip_low=0.5), *played(**case))
+    assert gradient[0] == pytest.approx([-3, -5, 0.5])
+    assert metrics["clipped"] == 2
+
+
+def test_distill_is_the_cross_entropy_to_the_weights():
+    logprobs = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.9, 1.0], [0.3, 0.3, 0.4]]]).log().requires_grad_()
+    scores, batch = played(**CASE)
+    scores = replace(scores, candidate_logprobs=logprobs)
+    weights = torch.tensor([[[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [torch.nan, 1.0, 1.0]]])
+    terms = Distill()(scores, replace(batch, candidate_weights=weights))
+    terms.total.backward()
+    expected = 0.5 * math.log(2) + 0.5 * math.log(4) + math.log(10)
+    assert terms.total.item() == pytest.approx(expected)
+    assert logprobs.grad[0].tolist() == [[-0.5, -0.5, 0], [-1, 0, 0], [0, 0, 0]]
+    found = {key: value.item() for key, value in terms.metrics.items()}
+    entropy = math.log(2)
+    assert found == pytest.approx({"entropy": 1.0, "target_entropy": entropy, "target_kl": expected - entropy})
+    assert advantages(Distill()) == [1, 1, 1, 1]
+
+
+def test_distill_ends_at_the_weights():
+    logits, weights = torch.zeros(3, requires_grad=True), torch.tensor([[[0.2, 0.7, 0.1]]])
+    _, batch = played(new=[[-1.0]], ratios=[[1.0]], advantages=[[1.0]], candidate_weights=weights)
+    for _ in range(300):
+        scores = replace(played([[-1.0]], [[1.0]], [[1.0]])[0], candidate_logprobs=logits.log_softmax(0)[None, None])
+        (gradient,) = torch.autograd.grad(Distill()(scores, batch).total, logits)
+        with torch.no_grad():
+            logits -= gradient
+    torch.testing.assert_close(logits.softmax(0), weights[0, 0], atol=1e-3, rtol=0)

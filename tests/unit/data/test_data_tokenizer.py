@@ -70,6 +70,19 @@ def test_marks_have_their_own_silent_ids(tokenizer):
         tokenizer.mark_id("the")
 
 
+def test_bytes_are_exact_even_where_a_character_is_cut(tokenizer):
+    for text in [*fuzz_texts(), "the text", " the text  of\n"]:
+        for ids in (tokenizer.encode(text), tokenizer.encode_characters(text)):
+            spelt = [tokenizer.decode_bytes([token]) for token in ids]
+            assert b"".join(spelt) == tokenizer.decode_bytes(ids) == text.encode()
+            assert [len(one) for one in spelt] == tokenizer.byte_lengths[ids].tolist()
+    assert len(tokenizer.encode(" the text")) < len(" the text"), "pieces that begin with a space were used"
+    first, second = tokenizer.encode_characters("\u00e9")
+    assert (tokenizer.decode_bytes([first]), tokenizer.decode_bytes([second, first])) == (b"\xc3", b"\xa9\xc3")
+    marks = [tokenizer.mark_id(mark) for mark in SPECIAL_TOKENS]
+    assert tokenizer.decode_bytes([*marks, tokenizer.pad_id, *tokenizer.encode("a"), tokenizer.eos_id]) == b"a"
+
+
 def test_a_tokenizer_that_is_missing_or_changed_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"nowhere: no tokenizer here \(meta.json is missing\).*data_prep all"):
         load_tokenizer(tmp_path / "nowhere")

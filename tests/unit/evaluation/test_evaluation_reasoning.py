@@ -19,10 +19,10 @@ OPTIONS = EvaluationConfig(problems=6, samples=4, pass_at=[1, 2, 4])
 
 
 class Player:
-    """Answers `num_right(problem)` of `samples` right; the others get 0.5."""
+    """Answers `num_right(problem)` of `samples` right; the others get 0.5. Sample n may think 4 n characters."""
 
-    def __init__(self, num_right, samples=4):
-        self.num_right, self.samples, self.seen = num_right, samples, []
+    def __init__(self, num_right, samples=4, thinks=False):
+        self.num_right, self.samples, self.thinks, self.seen = num_right, samples, thinks, []
 
     def __call__(self, problems, tasks, keys):
         self.seen += zip(problems, keys, strict=True)
@@ -30,7 +30,8 @@ class Player:
         for problem in problems:
             for sample in range(self.samples):
                 outcome = 1.0 if sample < self.num_right(problem) else 0.5
-                episodes.append(Episode(problem, [], {"solver": outcome}))
+                thought = f"<|think|>{'1:1 ' * sample}<|answer|>1<|end|>" if self.thinks else ""
+                episodes.append(Episode(problem, [], {"solver": outcome}, thought))
         return episodes
 
 
@@ -52,10 +53,12 @@ def test_figures_by_hand():
 @pytest.mark.parametrize("data_size", [2, 4, 7])
 def test_any_sharding_gives_the_same(data_size):
     def play():
-        return Player(lambda p: index_of(p) % 4)
+        return Player(lambda p: index_of(p) % 4, thinks=True)
 
     entries = [(SORT, 1), (REVERSE, 2)]
     alone = evaluate_tasks(entries, play(), OPTIONS)
+    assert alone["sort"]["behaviours"]["thoughts"] == 24
+    assert alone["sort"]["behaviours"]["length"] == pytest.approx(6)
     meeting = threading.Barrier(data_size, timeout=10)
     parts, results = {}, {}
 

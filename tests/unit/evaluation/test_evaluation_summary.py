@@ -26,6 +26,13 @@ def sort(pass_at_1):
     return {"sort": figures | {"mean_score": 0.5, "problems": 8, "samples": 4}}
 
 
+def thinking(length, share, right):
+    """`sort` with thoughts of one behaviour."""
+    mark = {"share": share, "per_thought": 1.25, "right": right, "accuracy_with": 0.625, "accuracy_without": None}
+    behaviours = {"thoughts": 32, "length": length, "repetition": 0.0625, "right_steps": 0.375, "all_right": 0.0}
+    return {"sort": sort(0.5)["sort"] | {"behaviours": behaviours | {"marks": {"backtracking": mark}}}}
+
+
 START = new_evaluation(0, 0, sort(0.125), 5.5, 4.0)
 END = new_evaluation(50, 1000, sort(0.875), 2.5, 4.0)
 
@@ -47,6 +54,21 @@ def test_summary_without_evaluations():
     summary = summarise([], steps=1, text_tokens=0, rollout_tokens=0, episodes=0, seconds=0.0)
     assert summary["bits_per_byte"] == {"start": None, "end": None, "unigram": None}
     assert summary["tasks"] == {}
+
+
+def test_summary_of_thoughts():
+    first, last = new_evaluation(0, 0, thinking(4.5, 0.0, None)), new_evaluation(9, 9, thinking(17.25, 0.75, 0.5))
+    counts = {"steps": 9, "text_tokens": 9, "rollout_tokens": 9, "episodes": 9, "seconds": 1.0}
+    task = summarise([first, last], **counts)["tasks"]["sort"]
+    assert task["length"] == {"start": 4.5, "end": 17.25}
+    assert task["behaviours"] == {
+        "backtracking": {"share": {"start": 0.0, "end": 0.75}, "right": {"start": None, "end": 0.5}}
+    }
+    late = summarise([START, last], **counts)["tasks"]["sort"]
+    assert late["length"] == {"start": None, "end": 17.25}
+    assert late["behaviours"]["backtracking"]["share"] == {"start": None, "end": 0.75}
+    assert "length" not in summarise([first, END], **counts)["tasks"]["sort"]
+    assert figure(last, "tasks.sort.behaviours.marks.backtracking.share") == 0.75
 
 
 def test_evaluations_are_in_step_order_and_replaced(tmp_path):
@@ -92,3 +114,15 @@ def test_table_shows_text_and_tasks():
     shown = console.file.getvalue()
     for text in ("5.500", "2.500", "unigram 4.000", "sort", "0.125", "0.875", "0.775 to 0.975", "pass@4: 0.990"):
         assert text in shown
+    assert "Thoughts" not in shown
+
+
+def test_table_shows_thoughts_where_there_are_some():
+    console = Console(file=io.StringIO(), width=120)
+    console.print(evaluation_table([START, new_evaluation(9, 9, thinking(17.25, 0.75, 0.5))]))
+    shown = console.file.getvalue()
+    assert "Thoughts at step 9" in shown
+    lines = [line.split() for line in shown.replace("│", " ").splitlines()]
+    assert ["sort", "characters", "n/a", "17.250"] in lines
+    assert ["right", "steps", "n/a", "0.375"] in lines
+    assert ["backtracking", "n/a", "0.750", "0.500", "0.625", "n/a"] in lines

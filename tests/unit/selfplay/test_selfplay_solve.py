@@ -5,11 +5,9 @@ import pytest
 from helpers.players import ScriptedGenerator
 from helpers.tokenizer import CharacterTokenizer
 
-import rlpt.rewards
 import rlpt.tasks  # noqa: F401  (registers)
 from rlpt import registry
 from rlpt.errors import ConfigError
-from rlpt.rewards.base import Rubric
 from rlpt.selfplay.solve import Solve
 from rlpt.tasks.base import create_task
 from rlpt.template import ANSWER, END, THINK
@@ -23,7 +21,7 @@ PROBLEM = Problem("reverse", 1, 2, "reverse 314", "413", {"text": "314"})
 def play(form, script, problems=(PROBLEM,), keys=(11,), generator=None):
     generator = generator or ScriptedGenerator(TOKENIZER, script)
     tasks = {"reverse": TASK}
-    return form.play(problems, tasks, generator, TOKENIZER, Rubric.from_config(), keys=keys, policy_step=7), generator
+    return form.play(problems, tasks, generator, TOKENIZER, keys=keys, policy_step=7), generator
 
 
 def test_helpers_are_what_the_protocols_ask():
@@ -45,7 +43,6 @@ def test_a_group_of_attempts():
 
     right, near, empty, cut = (episode.trajectories[0] for episode in episodes)
     assert [episode.outcome["solver"] for episode in episodes] == [1.0, pytest.approx(0.6), 0.0, 0.0]
-    assert [t.reward for t in (right, near, empty, cut)] == pytest.approx([1.1, 0.7, 0, 0])
     assert [t.truncated for t in (right, near, empty, cut)] == [False, False, False, True]
     assert {t.peers for t in (right, near, empty, cut)} == {11}
     assert episodes[0].text == "<|answer|>413<|end|>"
@@ -77,8 +74,61 @@ def test_thinking_needs_the_answer_mark():
     assert params[0].max_new_tokens == 20 + 1 + 3 + 1
     assert {TOKENIZER.mark_id(ANSWER), TOKENIZER.mark_id(END), *TOKENIZER.encode(": ")} <= set(params[0].legal_ids)
     assert [e.outcome["solver"] for e in episodes] == [1.0, 0.0, 1.0]
-    assert episodes[1].trajectories[0].rewards == {"correct": 0.0, "format": 0.0}
+    assert [e.trajectories[0].well_formed for e in episodes] == [1, 0, 1]
     assert episodes[0].text.startswith(THINK)
+
+
+def scripted_in_two(form, thoughts, answers):
+    """Plays a group whose generator says a thought where a prompt ends in that mark, and an answer after a thought."""
+    said = iter(answers)
+    return play(form, lambda prompt, row: thoughts[row] if prompt.endswith(THINK) else next(said))
+
+
+def test_a_thought_of_given_characters_is_sampled_by_itself():
+    form = Solve(group_size=4, think=True, max_thought=3, thought_characters=".")
+    thoughts = ["..<|answer|>", "<|answer|>", "....", "...<|answer|>"]
+    episodes, generator = scripted_in_two(form, thoughts, ["413<|end|>", "41<|end|>", "4133"])
+    (prompts, params, keys), (later_prompts, later_params, later_keys) = generator.calls
+    mark, end = TOKENIZER.mark_id(ANSWER), TOKENIZER.mark_id(END)
+    assert (params[0].max_new_tokens, params[0].stop) == (4, (mark,))
+    assert sorted(params[0].legal_ids) == sorted([mark, *TOKENIZER.encode(".")])
+    assert (later_params[0].max_new_tokens, later_params[0].stop) == (4, (end,))
+    digits = TOKENIZER.encode_characters(TASK.legal_characters(2))
+    assert sorted(later_params[0].legal_ids) == sorted([*digits, end])
+    assert [TOKENIZER.decode(one)[-len(ANSWER) - 2 :] for one in later_prompts] == [
+        f"..{ANSWER}",
+        f"{THINK}{ANSWER}"[-len(ANSWER) - 2 :],
+        f"..{ANSWER}",
+    ], "what was thought is given, and a thought that found no end gets no answer"
+    assert len({*keys, *later_keys}) == 7, "noise is not drawn twice"
+
+    assert [e.text for e in episodes] == [
+        f"{THINK}..{ANSWER}413{END}",
+        f"{THINK}{ANSWER}41{END}",
+        f"{THINK}....",
+        f"{THINK}...{ANSWER}4133",
+    ]
+    assert [e.outcome["solver"] for e in episodes] == [1.0, pytest.approx(0.6), 0.0, 0.0]
+    assert [e.trajectories[0].truncated for e in episodes] == [False, False, True, True]
+    first = episodes[0].trajectories[0]
+    start = len(prompts[0])
+    assert first.action_mask.tolist() == [False] * start + [True] * 7
+    assert first.logprobs[start:].tolist() == [-1.0] * 7
+    kept = [tuple(sorted(ids)) for ids in first.kept_ids[start:]]
+    assert kept == [params[0].legal_ids] * 3 + [later_params[0].legal_ids] * 4
+
+
+def test_after_a_thought_of_given_characters_no_end_mark_is_needed():
+    form = Solve(group_size=2, think=True, max_thought=3, thought_characters=".", end_mark=False)
+    episodes, generator = scripted_in_two(form, ["..<|answer|>", "...."], ["4133"])
+    _, (_, params, _) = generator.calls
+    assert (params[0].max_new_tokens, params[0].stop) == (3, ())
+    assert [e.text for e in episodes] == [f"{THINK}..{ANSWER}413", f"{THINK}...."]
+    assert [e.outcome["solver"] for e in episodes] == [1.0, 0.0]
+    assert [e.trajectories[0].truncated for e in episodes] == [False, True]
+    assert [e.trajectories[0].well_formed for e in episodes] == [1, 0]
+    symbols = len(TASK.legal_characters(2))
+    assert form.chance(TASK, PROBLEM, TOKENIZER) == pytest.approx(symbols**-3 / 2)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +197,8 @@ def test_a_key_too_few_is_an_error():
         ({"think": True}, "max_thought=0"),
         ({"max_thought": 3}, "think=False"),
         ({"think": True, "max_thought": 3, "end_mark": False}, "end_mark=False"),
+        ({"thought_characters": "."}, r"thought_characters='\.'"),
+        ({"think": True, "max_thought": 3, "thought_characters": ".", "legal_mask": False}, "the legal mask"),
         ({"top_p": 0.0}, r"top_p=0\.0"),
         ({"temperature": -1.0}, "temperature=-1"),
         ({"groupsize": 4}, "did you mean 'group_size'"),

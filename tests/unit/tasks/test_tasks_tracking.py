@@ -1,10 +1,11 @@
-"""Permutations, automata, brackets and stack programs against cases worked by hand and independent computations."""
+"""Permutations, automata, parities, brackets and stack programs: cases worked by hand and independent computations."""
 
 import re
 
 import pytest
 
 import rlpt.tasks  # noqa: F401  (registers)
+from rlpt.errors import ConfigError
 from rlpt.tasks.base import create_task, train_seed
 from rlpt.tasks.tracking.automaton import run
 from rlpt.tasks.tracking.brackets import CLOSER, owed_after_each
@@ -123,3 +124,21 @@ def test_stack_programs_agree_with_a_list():
             else:
                 items.append(items[-1] if word == "dup" else int(word))
         assert problem.answer == "".join(map(str, items)), problem.prompt
+
+
+def test_parity_by_hand():
+    task, problem = create_task({"name": "parity"}), Problem("parity", 0, 3, "", "00", {"words": ["0110", "101"]})
+    assert task.solution(problem) == "0100 110"
+    assert task.verify_steps(problem, "0100 111 0") == [1, 0, 0]
+    assert [task.verify(problem, answer) for answer in ("11", "10", "00")] == [0, pytest.approx(0.9 / 4), 1]
+    long = create_task({"name": "parity", "groups": 2, "bits": 5}).sample(train_seed(11, 0), 0)
+    assert re.fullmatch(r"parity [01]{5} [01]{5}", long.prompt)
+    with pytest.raises(ConfigError, match="bits=-1: must be 0 or more"):
+        create_task({"name": "parity", "bits": -1})
+
+
+def test_parity_agrees_with_counting_and_ends_its_trace():
+    for task, problem in samples("parity"):
+        words = problem.prompt.split()[1:]
+        assert problem.answer == "".join(str(sum(map(int, word)) % 2) for word in words)
+        assert "".join(step[-1] for step in task.solution(problem).split()) == problem.answer

@@ -1,0 +1,81 @@
+"""Rewards of one play become advantages: all ranks' episodes side by side, then each rank's own tokens."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from rlpt.algorithms.base import Baselines, Outcomes
+from rlpt.batch import SourceContext
+from rlpt.types import Episode
+
+Plays = list[tuple[str, int, float]]  # (task, level, success) of every episode
+
+
+def compare(episodes: list[Episode], context: SourceContext, baselines: Baselines) -> tuple[dict[str, float], Plays]:
+    """Sets the advantages of this rank's trajectories. Returns figures over all ranks, and all plays with an outcome in
+    problem order.
+
+    Tensor-parallel ranks play the same episodes; where a verifier's verdict can hang on a limit of time, the first
+    rank's counts on all of them.
+    """
+    algorithm = context.algorithm
+    trajectories = [trajectory for episode in episodes for trajectory in episode.trajectories]
+    tasks = [episode.problem.task for episode in episodes for _ in episode.trajectories]
+    plays: dict[int, Plays] = {id(episode.problem): [] for episode in episodes}
+    for episode in episodes:
+        if episode.outcome:
+            success = float(all(score == 1.0 for score in episode.outcome.values()))
+            plays[id(episode.problem)].append((episode.problem.task, episode.problem.level, success))
+    rows = [
+        (algorithm.reward(t), t.peers, t.role, task, int(t.action_mask.sum()), t.truncated, t.rewards, t.reward)
+        for t, task in zip(trajectories, tasks)
+    ]
+    *own, token_rewards = context.agree((list(plays.values()), rows, [one.token_rewards for one in trajectories]))
+    for trajectory, row, of_tokens in zip(trajectories, own[1], token_rewards, strict=True):
+        trajectory.rewards, trajectory.reward, trajectory.token_rewards = row[6], row[7], of_tokens
+    gathered = context.gather(own)
+    every_row = [row for _, part in gathered for row in part]
+    rewards = np.array([row[0] for row in every_row], dtype=np.float64)
+    peers = np.array([row[1] for row in every_row], dtype=np.int64)
+    outcomes = Outcomes(rewards, peers, [row[2] for row in every_row], [row[3] for row in every_row])
+    advantages = algorithm.advantages(outcomes, baselines)
+    first = sum(len(part) for _, part in gathered[: context.data_rank])
+    for trajectory, advantage in zip(trajectories, advantages[first : first + len(trajectories)]):
+        trajectory.advantage = float(advantage)
+    algorithm.credit(trajectories, lambda values: np.sum(context.gather(values), axis=0))
+    # ranks hold problems round robin: put the plays back into problem order, so that any layout records the same
+    in_turn = zip_longest(*(part for part, _ in gathered), fillvalue=())
+    every_play = [play for turn in in_turn for group in turn for play in group]
+    figures = _figures(every_row, peers) | _prompt_tokens(episodes, context)
+    figures["episodes"] = float(sum(context.gather(len(episodes))))
+    if every_play:
+        figures["success"] = float(np.mean([play[2] for play in every_play]))
+    return figures, every_play
+
+
+def _prompt_tokens(episodes: list[Episode], context: SourceContext) -> dict[str, float]:
+    """Tokens that were read and not chosen, each set of peers' common prompt once."""
+    prompts = {
+        trajectory.peers: int((~trajectory.action_mask).sum())
+        for episode in episodes
+        for trajectory in episode.trajectories
+    }
+    return {"prompt_tokens": float(sum(context.gather(sum(prompts.values()))))}
+
+
+def _figures(rows: list[tuple[Any, ...]], peers: np.ndarray) -> dict[str, float]:
+    """Figures of one play over all ranks."""
+    raw = np.array([row[7] for row in rows])
+    figures = {
+        "tokens": float(sum(row[4] for row in rows)),
+        "reward": float(raw.mean()),
+        "signal": float(np.mean([bool(np.ptp(raw[peers == peer]) > 0) for peer in np.unique(peers)])),
+        "length": float(np.mean([row[4] for row in rows])),
+        "truncated": float(np.mean([row[5] for row in rows])),
+    }
+    for part in rows[0][6]:
+        figures[f"reward/{part}"] = float(np.mean([row[6][part] for row in rows]))
+    return figures
