@@ -159,6 +159,22 @@ def experiment(
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder for the model")],
+) -> None:
+    """Write a run's newest checkpoint as a transformers model, adapters merged into the weights.
+
+    `transformers.AutoModelForCausalLM.from_pretrained(FOLDER)` reads it.
+
+    [bold]rlpt export runs/quickstart models/quickstart[/bold]
+    """
+    from rlpt.export import main as write_model
+
+    write_model(run, folder)
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Draw a run's learning curves into RUN/learning.png (also while it trains).
 

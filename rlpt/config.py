@@ -18,7 +18,6 @@ from rlpt.config_objectives import BilevelConfig, ObjectiveConfig, Section, Snap
 from rlpt.errors import ConfigError
 from rlpt.registry import describe, suggest
 
-
 RESERVED = ("policy", "shadow")  # what rewards call the training weights; the copy of a bilevel run
 
 

@@ -64,10 +64,12 @@ class Passages:
 
     def __init__(self, options: PassageOptions, context: SourceContext, least_future: int = 1) -> None:
         """`least_future`: the fewest tokens that must stand after the cut. Raises DataError for a shard that can't be
-        opened or is shorter than a row, ConfigError for a marker without one token."""
+        opened or is shorter than a row, ConfigError for a marker without one token and for a shorter `future`."""
         self.options, self.context, self.least_future = options, context, least_future
         self.tasks: Mapping[str, Any] = {}
         where = f"objectives.{context.objective}.source.passages"
+        if options.future < least_future:
+            raise ConfigError(f"{where}.future={options.future}: this form of self-play looks at {least_future} tokens")
         self.streams = [
             ShardStream(open_shard(entry.path, context.tokenizer), context.seed, context.sequence_length)
             for entry in options.blend

@@ -168,7 +168,9 @@ def _fitting_names(folder: Path, meta: CheckpointMeta) -> set[str]:
         differences += [f"model.adapter: was {was}, is {now}"] if was != now else []
     if differences:
         listed = "\n  ".join(differences)
-        raise CheckpointError(f"warm_start={folder}: another model or tokenizer:\n  {listed}\nset these keys as they are there")
+        raise CheckpointError(
+            f"warm_start={folder}: another model or tokenizer:\n  {listed}\nset these keys as they are there"
+        )
     return stored_names(folder / "weights")
 
 

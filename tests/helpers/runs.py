@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from helpers.shards import SENTENCES, write_shards, write_tokenizer
+from helpers.tiny_model import one_rank
+
+from rlpt.config import load_config
 
 STEPS, INTERVAL = 14, 5
+SMALL = [  # overrides: one rank, two objectives, no evaluation
+    *("parallel.tensor=1", "parallel.distributed_optimizer=false", "tracking.wandb=disabled"),
+    *("evaluation.tasks=[]", "evaluation.text=[]", "objectives.values=null", "objectives.roles=null"),
+    *("objectives.play.source.groups=2", "objectives.play.source.unreachable=ignore", "schedule.decay=constant"),
+]
 TIMING = {"seconds", "seconds_per_step", "tokens_per_second", "episodes_per_second", "eta_seconds"}
 
 
@@ -126,3 +136,20 @@ def metric_rows(run_dir: Path) -> list[dict[str, Any]]:
 def steps(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Step -> the row of its figures (evaluations, alerts and the summary left out)."""
     return {row["step"]: row for row in rows if "lr" in row}
+
+
+@contextmanager
+def trainer(config: Path, name: str, *overrides: str, resume: bool | None = None) -> Iterator[Any]:
+    """A Trainer on one rank in this process, of the run at `config` with its folder called `name`."""
+    from rlpt.training.loop import Trainer
+    from rlpt.training.runtime import build_runtime
+
+    with one_rank():
+        made = Trainer(build_runtime(load_config(config, [f"run_dir={config.parent / name}", *overrides])), resume)
+        yield made
+        made.folder._lock.close()  # what the end of the process does
+
+
+def weights(made: Any) -> dict[str, Any]:
+    """Clones of a trainer's weights by name."""
+    return {name: one.detach().clone() for name, one in made.runtime.policy.gpt.named_parameters()}

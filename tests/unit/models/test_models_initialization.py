@@ -8,7 +8,7 @@ from torch import nn
 
 from rlpt.config import Config
 from rlpt.distributed.mesh import Axis, Mesh
-from rlpt.models.initialization import global_parameter_name, initialize_weights
+from rlpt.models.initialization import draw_shard, global_parameter_name, initialize_weights
 
 OBJECTIVES = {"text": {"algorithm": {"name": "next_token"}, "source": {"name": "corpus"}}}
 SHAPES = {  # name within a layer -> full shape, the dimension that tensor ranks share out (-1: none)
@@ -17,6 +17,13 @@ SHAPES = {  # name within a layer -> full shape, the dimension that tensor ranks
     "self_attention.linear_proj.weight": ((16, 16), 1),
     "mlp.linear_fc1.weight": ((48, 16), 0),
     "mlp.linear_fc2.weight": ((16, 24), 1),
+}
+ADAPTERS = {
+    "self_attention.linear_qkv.adapter_a": ((3, 16), -1),
+    "self_attention.linear_qkv.adapter_b": ((32, 3), 0),
+    "mlp.linear_fc1.adapter_b": ((48, 3), 0),
+    "mlp.linear_fc2.adapter_a": ((3, 24), 1),
+    "mlp.linear_fc2.adapter_b": ((16, 3), -1),
 }
 EMBEDDING = "embedding.word_embeddings.weight"
 
@@ -79,6 +86,38 @@ def test_a_tensor_rank_holds_its_slice_of_the_whole():
             assert torch.equal(torch.cat([*gates, *ups]), full)
         else:
             assert torch.equal(torch.cat(parts, dims[name]), full)
+
+
+def test_adapters_start_without_effect_and_are_shared_out_as_their_weights():
+    def parameters(place):
+        size = place.tensor.size
+        return [part(f"decoder.layers.0.{name}", shape, dim, size) for name, (shape, dim) in ADAPTERS.items()]
+
+    places = [mesh(), mesh(0, 2), mesh(1, 2)]
+    models = [Flat(parameters(place)) for place in places]
+    for model, place in zip(models, places):
+        initialize_weights(model, config(), place)
+    for name, (_, dim) in ADAPTERS.items():
+        full_name = f"decoder.layers.0.{name}"
+        values = [model.get_parameter(full_name).detach() for model in models]
+        if name.endswith("adapter_b"):
+            assert not any(value.any() for value in values)
+            parts = [model.get_parameter(full_name) for model in models]
+            values = [draw_shard(full_name, one, 1.0, config(), place) for one, place in zip(parts, places)]
+        else:
+            assert float(values[0].std()) == pytest.approx(0.02, rel=0.3)
+        whole, *shards = values
+        if name == "mlp.linear_fc1.adapter_b":
+            gates, ups = zip(*(one.chunk(2) for one in shards))
+            shards = [torch.cat([*gates, *ups])]
+        joined = torch.cat(shards, dim) if dim >= 0 else shards[0]
+        assert torch.equal(joined, whole)
+
+
+def test_heads_start_at_zero():
+    model = Flat([part("heads.value.weight", (1, 16), -1, 1), part("heads.value.bias", (1,), -1, 1)])
+    initialize_weights(model, config(), mesh())
+    assert not any(value.any() for value in model.parameters())
 
 
 def test_a_pipeline_stage_holds_its_layers_and_a_tied_head_is_the_embedding():

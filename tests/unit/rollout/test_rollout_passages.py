@@ -235,6 +235,11 @@ def test_a_marker_is_one_token(corpus):
         corpus.passages(positions="after", marker="77")
 
 
+def test_a_future_holds_what_the_form_of_play_looks_at(corpus):
+    with pytest.raises(ConfigError, match=r"play\.source\.passages\.future=6: .* looks at 7 tokens"):
+        corpus.passages(future=6, least_future=7)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

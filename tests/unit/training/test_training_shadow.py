@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from helpers.tiny_model import build, one_rank, played_batch, random_batch, tiny_config, wake
-from helpers.tiny_training import own, registered, sharded
+from helpers.tiny_training import own, sharded
 
 from rlpt.config import parse_config
 from rlpt.models.lora import is_adapter
 from rlpt.models.snapshots import Snapshots
 from rlpt.training.checkpoint import load_weights, save_weights
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
+from rlpt.training.runtime import create_algorithms
 from rlpt.training.schedule import Schedule
 from rlpt.training.shadow import NAMES, SHADOW, Shadow
 from rlpt.training.step import TrainStep
@@ -81,7 +82,7 @@ def started(config, prepare=True):
     optimizer = Optimizer(config, model, policy.device)
     snapshots = Snapshots(policy.gpt, moving=NAMES)
     shadow = Shadow(config, snapshots, optimizer, mesh) if config.bilevel.meta else None
-    parts = policy, model, optimizer, registered(config)
+    parts = policy, model, optimizer, create_algorithms(config)
     step = TrainStep(*parts, passes=[shadow] if shadow else [])
     if shadow and prepare:
         shadow.prepare()

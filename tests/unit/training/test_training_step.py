@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny_model import LENGTH, build, one_rank, played_batch, random_batch, tiny_config
-from helpers.tiny_training import registered
 
 from rlpt.algorithms.base import Algorithm, LossTerms, masked_max, masked_sum
 from rlpt.errors import ConfigError
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
+from rlpt.training.runtime import create_algorithms
 from rlpt.training.schedule import Schedule
 from rlpt.training.step import TrainStep
 
@@ -56,7 +56,7 @@ def config():
 def started(config, **options):
     _, policy = build(config)
     model = wrap_data_parallel(config, policy.gpt, policy.device)
-    objectives = registered(config) | {"rows": CountsRows()}
+    objectives = create_algorithms(config) | {"rows": CountsRows()}
     return TrainStep(policy, model, Optimizer(config, model, policy.device), objectives, **options)
 
 
