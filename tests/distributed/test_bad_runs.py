@@ -34,6 +34,7 @@ def folders(config, unbroken):
     write_shards(root / "other", tokenizer, {"train": [[50, 51, 52, tokenizer.eos_id]] * 100})
     own = write_tokenizer(root / "same_tokenizer")
     write_shards(root / "empty", own, {"train": []})
+    (root / "nothing").mkdir()
     for name in ("changed", "full_0", "full_1"):
         copy = shutil.copytree(unbroken, root / name)
         shutil.rmtree(copy / "checkpoints" / f"step-{STEPS:08d}")
@@ -72,7 +73,25 @@ CASES = {
                           ["run_dir={bad}/full_1", "checkpoint.interval=1"]),
     "not finite": (78, ["optimizer.lr", "3 in a row", "schedule.max_skipped_steps=2"],
                    ["run_dir={bad}/not_finite", "optimizer.lr=1e30", "schedule.max_skipped_steps=2"]),
+    "above a bound": (78, ["step 3: play/largest_ratio=", "above its bound 1.01", "stopped-step-00000003.json",
+                           "resume from the newest checkpoint"],
+                      ["run_dir={bad}/bound", "objectives.play.start_step=1",
+                       "objectives.play.stop_above={behavior_kl: 9, largest_ratio: 1.01}"]),
+    "unknown bound": (2, ["objectives.play.stop_above.largest: no such figure", "did you mean 'largest_ratio'"],
+                      ["objectives.play.stop_above={largest: 9}"]),
+    "late reference": (2, ["'lagged' is first taken before step 2", "snapshots.lagged.start_step"],
+                       ["snapshots.lagged.start_step=2"]),
+    "nothing to start from": (2, ["warm_start=", "neither a run with checkpoints nor a checkpoint"],
+                              ["warm_start={bad}/nothing"]),
+    "another model to start from": (4, ["model.num_layers: was 2, is 4", "set these keys"],
+                                    ["warm_start={bad}/changed", "model.num_layers=4"]),
 }  # fmt: skip
+BILEVEL = ["parallel.distributed_optimizer=false", "bilevel={upper: text, lower: play}", "schedule.steps=4",
+           "evaluation.tasks=[]", "evaluation.text=[]", "warm_start={bad}/changed"]  # fmt: skip
+GOOD = {  # name -> overrides of a run that ends well; in the same launch, for its ranks are there
+    "bilevel at two tensor ranks": ["run_dir={bad}/tensor", *BILEVEL],
+    "bilevel at two replicas": ["run_dir={bad}/replicas", "parallel.tensor=1", *BILEVEL],
+}
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +107,7 @@ def outcomes(config, folders):
             ],
             "full_disk": int(name[-1]) if name.startswith("full disk") else None,
         }
-        for name, (_, _, texts) in CASES.items()
+        for name, texts in {**{name: texts for name, (_, _, texts) in CASES.items()}, **GOOD}.items()
     ]
     (folders / "cases.json").write_text(json.dumps(cases))
     worker = [__file__.replace("test_bad_runs", "bad_runs"), config, folders / "cases.json", folders / "out"]
@@ -103,6 +122,48 @@ def test_every_rank_ends_with_the_documented_code_and_a_clear_message(outcomes, 
     for rank, seen in enumerate(outcomes):
         assert seen[name][0] == code, (rank, seen[name])
         assert [word for word in words if word not in seen[name][1]] == [], (rank, seen[name])
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_bilevel_runs_end_well(outcomes, name):
+    assert [seen[name] for seen in outcomes] == [[0, ""]] * 2
+
+
+def test_a_bilevel_run_is_the_same_at_two_tensor_ranks_and_two_replicas(outcomes, folders):
+    """From the same weights: losses, gain, its error and the shadow's gradient norm, to rounding."""
+    tensor, replicas = (steps(metric_rows(folders / name)) for name in ("tensor", "replicas"))
+    keys = ("text/loss", "play/loss", "values/loss", "gradient_norm", "bilevel/gain", "bilevel/gain_error")
+    for step in (1, 2):
+        for key in (*keys, "bilevel/shadow_gradient_norm"):
+            assert replicas[step][key] == pytest.approx(tensor[step][key], rel=1e-3, abs=1e-5), (step, key)
+    assert tensor[1]["bilevel/gain"] == 0  # the shadow starts at the weights, wherever those came from
+    assert tensor[2]["bilevel/gain_error"] > 1e-4
+    assert list(tensor) == list(replicas) == [1, 2, 3, 4]
+
+
+def test_a_warm_start_begins_where_the_other_run_stood(outcomes, folders, unbroken):
+    """The first loss of text is far below that of random weights, and the counters are a new run's."""
+    first = steps(metric_rows(unbroken))[1]
+    warm = steps(metric_rows(folders / "tensor"))[1]
+    assert warm["text/loss"] < first["text/loss"] - 0.3
+    assert warm["tokens"] == first["tokens"]
+
+
+def test_a_run_that_stopped_itself_leaves_the_worst_rows(outcomes, folders):
+    run_dir = folders / "bound"
+    left = json.loads((run_dir / "stopped-step-00000003.json").read_text())
+    assert [path.name for path in run_dir.glob("stopped-*")] == ["stopped-step-00000003.json"]
+    assert left["step"] == 3
+    worst = left["worst"]
+    assert len(worst) == 8
+    assert {row["objective"] for row in worst} <= {"play", "values"}
+    sizes = [row["mean_abs_log_ratio"] for row in worst]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 1e-3
+    assert all(len(row["tokens"]) == len(row["log_ratio"]) == len(row["policy_steps"]) for row in worst)
+    assert max(steps(metric_rows(run_dir))) == 2  # the step was not made
+    assert [row["alert"] for row in metric_rows(run_dir) if "alert" in row] == ["stopped"]
+    assert find_latest(run_dir) is None
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -16,7 +16,9 @@ def test_exact_round_trip():
         signal={"play": 1 / 3, "other": 5e-324},
         best=Best(float("-inf"), 3),
         sources={"text": {"consumed": 2**60, "shuffle": (1, 2.5, None, True)}},
-        snapshots=["reference"],
+        snapshots=["average", "past@10"],
+        shadow={"updates": 3},
+        accounts={"play": {"update_tokens": 7, "flops": 1e15 / 3}},
         wandb_id="abc",
         evaluations=[{"step": 0, "tasks": {"sort": {"pass@1": 0.1}}}],
     )

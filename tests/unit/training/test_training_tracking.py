@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import time
 
 import pytest
 from rich.console import Console
@@ -168,6 +169,10 @@ def test_offline_run_leaves_a_file_and_keeps_its_id(tmp_path, monkeypatch):
     [file] = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert kept in file.name
     content = file.read_bytes()
+    until = time.monotonic() + 30
+    while b"text/loss" not in content and time.monotonic() < until:  # wandb's service writes on after `finish`
+        time.sleep(0.1)
+        content = file.read_bytes()
     assert b"text/loss" in content
     assert b"text/*" in content
     assert "alert" not in (tmp_path / "metrics.jsonl").read_text()
