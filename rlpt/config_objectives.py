@@ -18,8 +18,8 @@ class Section(BaseModel):
 class Ramp(Section):
     """A number that moves in a straight line with the optimizer steps, from `start` to `end`, and then stays."""
 
-    start: float
-    end: float
+    start: float = Field(description="the number before it moves")
+    end: float = Field(description="the number once it has moved")
     steps: int = Field(ge=1, description="optimizer steps from start to end")
     begin: int = Field(0, ge=0, description="the step at which it begins to move")
 
@@ -45,9 +45,9 @@ class GateConfig(Section):
 class TurnsConfig(Section):
     """Takes turns with other objectives: `active` steps of every `period`, from its `offset` on."""
 
-    period: int = Field(ge=1)
-    active: int = Field(ge=1)
-    offset: int = Field(0, ge=0)
+    period: int = Field(ge=1, description="steps after which the turns begin again")
+    active: int = Field(ge=1, description="steps of each period that it takes part in")
+    offset: int = Field(0, ge=0, description="steps of each period that pass first")
 
     @model_validator(mode="after")
     def _fits(self) -> TurnsConfig:
@@ -63,8 +63,8 @@ class TurnsConfig(Section):
 class ObjectiveConfig(Section):
     """One source of batches read by one algorithm."""
 
-    algorithm: Spec = Field(description="{name: next_token | reinforce | grpo | ..., **options}")
-    source: Spec = Field(description="{name: corpus | episodes, **options}")
+    algorithm: Spec = Field(description="{name: next_token | reinforce | rloo | grpo | dapo | ppo | ..., **options}")
+    source: Spec = Field(description="{name: corpus | episodes | demonstrations | evidence | step_values, **options}")
     microbatches: int = Field(1, ge=1, description="microbatches a step over all data-parallel ranks")
     coefficient: float | Ramp = Field(
         1.0, description="weight of this objective's mean loss in the step's loss; a number or {start, end, steps}"

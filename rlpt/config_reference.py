@@ -53,9 +53,9 @@ def _plain(key: str) -> str:
 def _walk(section: type[BaseModel], prefix: str) -> Iterator[Key]:
     for name, field in section.model_fields.items():
         inner, middle = _section_in(field.annotation)
-        if inner is None:
+        if inner is None or _is_scalar_too(field.annotation):
             yield Key(f"{prefix}{name}", _type_name(field.annotation), _default(field), field.description or "")
-        else:
+        if inner is not None:
             yield from _walk(inner, f"{prefix}{name}.{middle}")
 
 
@@ -71,6 +71,12 @@ def _section_in(annotation: typing.Any) -> tuple[type[BaseModel] | None, str]:
     return None, ""
 
 
+def _is_scalar_too(annotation: typing.Any) -> bool:
+    """Whether a plain value may stand where a section may: a number or a ramp."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return is_union and any(argument in (int, float, str) for argument in typing.get_args(annotation))
+
+
 def _type_name(annotation: typing.Any) -> str:
     if annotation is type(None):
         return "null"
@@ -82,7 +88,7 @@ def _type_name(annotation: typing.Any) -> str:
     if origin is list:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:
-        return "{name: ..., **options}"
+        return "{name: ..., **options}" if arguments[1] is typing.Any else f"{{NAME: {_type_name(arguments[1])}}}"
     known = {int: "integer", float: "number", str: "text", bool: "true | false"}
     return known.get(annotation, getattr(annotation, "__name__", str(annotation)).lower())
 

@@ -16,6 +16,7 @@ from rlpt.batch import Batch, SourceContext
 from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.rollout.packing import pack
+from rlpt.rollout.ranks import check_share, own
 from rlpt.rollout.scoring import row_shape
 from rlpt.rollout.task_mix import TaskMix, TaskShare
 from rlpt.selfplay.curriculum import Weighting
@@ -61,11 +62,7 @@ class DemonstrationSource:
     """Demonstrations of this rank."""
 
     def __init__(self, options: DemonstrationOptions, context: SourceContext) -> None:
-        if options.problems % context.data_size:
-            raise ConfigError(
-                f"objectives.{context.objective}.source.problems={options.problems} is not divisible by the "
-                f"data-parallel size {context.data_size}"
-            )
+        check_share("problems", options.problems, context)
         self.options, self.context = options, context
         self.mix = TaskMix(options.tasks, Weighting(), None, context)
         for index, task in enumerate(self.mix.tasks.values()):
@@ -79,8 +76,7 @@ class DemonstrationSource:
     def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
         """The next problems' solutions in `n` microbatches; `step` and `share` do not matter."""
         context = self.context
-        indices = range(self.problems_drawn, self.problems_drawn + self.options.problems)
-        mine = [index for index in indices if index % context.data_size == context.data_rank]
+        mine = own(self.problems_drawn, self.options.problems, context)
         self.problems_drawn += self.options.problems
         shown = [self.demonstration(problem) for problem in self.mix.draw(mine)]
         return pack(shown, context.objective, n, row_shape(context), columns=("sequence_share",))

@@ -18,6 +18,7 @@ from rlpt.rewards.base import DEFAULT_RUBRIC, RewardContext, Rubric
 from rlpt.rollout.comparison import compare
 from rlpt.rollout.packing import COLUMNS, pack
 from rlpt.rollout.passages import PassageOptions, Passages
+from rlpt.rollout.ranks import check_share, own
 from rlpt.rollout.replay import Replay
 from rlpt.rollout.scoring import POLICY, TextScorer, row_shape, score_trajectories
 from rlpt.rollout.task_mix import TaskMix, TaskShare, Unreachable
@@ -74,10 +75,7 @@ class EpisodeSource:
 
     def __init__(self, options: EpisodeOptions, context: SourceContext) -> None:
         where = f"objectives.{context.objective}.source"
-        if options.groups % context.data_size:
-            raise ConfigError(
-                f"{where}.groups={options.groups} is not divisible by the data-parallel size {context.data_size}"
-            )
+        check_share("groups", options.groups, context)
         score = None if context.score is None else self._counted(context.score)
         self.options, self.context = options, replace(context, score=score)
         self.selfplay = registry.create("selfplay", options.selfplay, f"{where}.selfplay")
@@ -171,8 +169,7 @@ class EpisodeSource:
     def _play(self, groups: int, step: int) -> list[Episode]:
         """This rank's share of the next `groups` problems, played."""
         context = self.context
-        indices = range(self.problems_drawn, self.problems_drawn + groups)
-        mine = list(indices)[context.data_rank :: context.data_size]  # round robin wherever the numbers begin
+        mine = own(self.problems_drawn, groups, context)
         self.problems_drawn += groups
         keys = [keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in mine]
         return self._played(mine, keys, step)
@@ -242,7 +239,7 @@ class EpisodeSource:
     def _episodes_per_second(self) -> float:
         """How fast all ranks together play one step's groups at the start levels; the episodes are thrown away."""
         context = self.context
-        mine = list(range(context.data_rank, self.options.groups, context.data_size))
+        mine = own(0, self.options.groups, context)
         before = time.monotonic()
         self._played(mine, [keyed_hash("rehearsal", index) >> 1 for index in mine], step=0)
         seconds = max(context.gather(time.monotonic() - before))

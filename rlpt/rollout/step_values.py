@@ -18,6 +18,7 @@ from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.rewards.trace import steps, turns
 from rlpt.rollout.packing import pack
+from rlpt.rollout.ranks import check_share, own
 from rlpt.rollout.scoring import row_shape
 from rlpt.rollout.task_mix import TaskMix, TaskShare
 from rlpt.selfplay.curriculum import Weighting
@@ -63,10 +64,7 @@ class StepValueSource:
 
     def __init__(self, options: StepValueOptions, context: SourceContext) -> None:
         where = f"objectives.{context.objective}.source"
-        if options.problems % context.data_size:
-            raise ConfigError(
-                f"{where}.problems={options.problems} is not divisible by the data-parallel size {context.data_size}"
-            )
+        check_share("problems", options.problems, context)
         form = registry.create("selfplay", options.selfplay, f"{where}.selfplay")
         if not isinstance(form, Solve) or not form.think:
             raise ConfigError(f"{where}.selfplay: steps are those of thoughts; use {{name: solve, think: true, ...}}")
@@ -81,8 +79,7 @@ class StepValueSource:
     def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
         """The next problems' judged steps in `n` microbatches. All data-parallel ranks must call it in step."""
         context = self.context
-        indices = range(self.problems_drawn, self.problems_drawn + self.options.problems)
-        mine = [index for index in indices if index % context.data_size == context.data_rank]
+        mine = own(self.problems_drawn, self.options.problems, context)
         self.problems_drawn += self.options.problems
         keys = [keyed_hash("step values", context.objective, context.seed, index) >> 1 for index in mine]
         episodes = self.form.play(
