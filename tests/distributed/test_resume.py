@@ -50,7 +50,7 @@ def broken(config, unbroken):
 
 def test_the_run_has_what_the_proof_needs(unbroken):
     """Losses that move, episodes with signal, a gate, a curriculum that climbs, references that differ, plays that are
-    learned from twice, late, or in parts, a head that has learned, baselines, turns, copies of every kind."""
+    learned from twice or late, a head that has learned, baselines, turns, copies of every kind."""
     rows = steps(metric_rows(unbroken))
     assert list(rows) == list(range(1, STEPS + 1))
     assert len({row["text/fingerprint"] for row in rows.values()}) == STEPS

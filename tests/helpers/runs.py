@@ -83,7 +83,6 @@ def configuration(folder: Path) -> dict[str, Any]:
                     "selfplay": {"name": "solve", "group_size": 2},
                     "tasks": tasks,
                     "unreachable": "ignore",
-                    "minibatches": 2,
                 },
                 "microbatches": 2,
                 "reference": "average",

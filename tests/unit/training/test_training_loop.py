@@ -9,7 +9,10 @@ from helpers.runs import SMALL, metric_rows, steps, trainer, weights, write_run
 
 from rlpt.training.shadow import MOMENTS, NAMES, SHADOW
 
-BILEVEL = [*SMALL, "bilevel={upper: text, lower: play}", "schedule.steps=4", "checkpoint.interval=2"]
+BILEVEL = [
+    *(*SMALL, "bilevel={upper: text, lower: play}", "schedule.steps=4", "checkpoint.interval=2"),
+    "objectives.play.source.minibatches=2",  # so that the resumed run begins within an epoch over a play
+]
 
 
 @pytest.fixture(scope="module")
