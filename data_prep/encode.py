@@ -36,8 +36,9 @@ def encode(config: PrepConfig, out: Path, counts: dict[str, int]) -> dict[str, A
     tokenizer = load_tokenizer(out / "tokenizer")
     (out / MANIFEST).unlink(missing_ok=True)  # shards of two preparations must never look whole
     figures: dict[str, Any] = {}
+    ours = [SOLUTIONS, *(source.name for source in config.sources if source.look_ups is not None)]
     for name, path in shard_inputs(config, out).items():
-        marked = name == f"{SOLUTIONS}-train"
+        marked = name.rpartition("-")[0] in ours
         with (
             ShardWriter(out / name, tokenizer, tokenizer.byte_lengths) as writer,
             Progress("encode", name, counts.get(name)) as progress,

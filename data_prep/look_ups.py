@@ -1,10 +1,11 @@
-"""Documents made up by a rule: questions about a fixed table of facts, with their answers.
+"""Documents made up by a rule: a question about a fixed table of facts, with its answer.
 
-    4c=f,2f=k,7a=d     one hop: entity c has the relation 4 to f
-    24c=k              two hops: what f, which c has the relation 4 to, has the relation 2 to
-    24c=u              chance: any entity at all
+    4..c=f                     one hop: entity c has the relation 4 to f
+    4..c<|answer|>f<|end|>     the same, marked
+    24c=k                      two hops: what f, which c has the relation 4 to, has the relation 2 to
+    24c=u                      chance: any entity at all
 
-The facts are in no document: they are learned by heart, from one-hop documents. Each relation is a permutation of the
+No document holds the table: it is learned by heart, from documents of one hop. Each relation is a permutation of the
 entities, so that no part of a question alone says anything about its answer. Letters stand between digits and signs, so
 every character is a token of its own to any tokenizer of `data_prep`. Document i depends on the options and i alone.
 """
@@ -21,6 +22,7 @@ from pydantic import Field
 from data_prep.documents import Document
 from rlpt.config_objectives import Section
 from rlpt.tasks.base import DIGITS, keyed_hash, keyed_random
+from rlpt.template import ANSWER, END
 
 ENTITIES, RELATIONS = string.ascii_lowercase, DIGITS
 
@@ -30,7 +32,8 @@ class LookUpsConfig(Section):
 
     ask: Literal["one_hop", "two_hops", "chance"] = Field(description="the kind of question")
     documents: int = Field(ge=1)
-    questions: int = Field(1, ge=1, description="a document")
+    gap: int = Field(0, ge=0, description="most dots before the entity; how many is drawn")
+    marked: bool = Field(False, description="the answer stands between its mark and the end mark, not after an =")
     entities: int = Field(26, ge=2, le=len(ENTITIES))
     relations: int = Field(10, ge=1, le=len(RELATIONS))
     table: int = Field(0, ge=0, description="another number is another table of facts")
@@ -50,17 +53,16 @@ def look_up_documents(config: LookUpsConfig, source: str) -> Iterator[Document]:
     """Its documents, in the same order in every process."""
     facts = facts_of(config)
     for index in range(config.documents):
-        rng = keyed_random("look_ups", index, config.questions, config.ask)
-        text = ",".join([_question(config, facts, rng) for _ in range(config.questions)])
-        yield Document(text, f"{source}: look-up {index}")
+        rng = keyed_random("look_ups", index, 0, config.model_dump_json())
+        yield Document(_document(config, facts, rng), f"{source}: look-up {index}")
 
 
-def _question(config: LookUpsConfig, facts: Mapping[str, str], rng: random.Random) -> str:
-    """One question and its answer."""
+def _document(config: LookUpsConfig, facts: Mapping[str, str], rng: random.Random) -> str:
     entities = ENTITIES[: config.entities]
     first, second = rng.choices(RELATIONS[: config.relations], k=2)
-    entity = rng.choice(entities)
+    entity, other = rng.choices(entities, k=2)
     link = facts[first + entity]
-    if config.ask == "one_hop":
-        return f"{first}{entity}={link}"
-    return f"{second}{first}{entity}={facts[second + link] if config.ask == 'two_hops' else rng.choice(entities)}"
+    relations = first if config.ask == "one_hop" else second + first
+    answer = {"one_hop": link, "two_hops": facts[second + link], "chance": other}[config.ask]
+    question = f"{relations}{'.' * rng.randrange(config.gap + 1)}{entity}"
+    return f"{question}{ANSWER}{answer}{END}" if config.marked else f"{question}={answer}"

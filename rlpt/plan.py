@@ -118,7 +118,7 @@ def first_hits(config: Config) -> list[tuple[str, str]]:
         for index, share in enumerate(options.tasks):
             task = registry.create("task", share.task, f"objectives.{name}.source.tasks.{index}.task")
             hit = first_hit(task, share.curriculum.start_level, form, tokenizer)
-            budget = planned_episodes(options.tasks, index, steps, options.groups * form.group_size)
+            budget = planned_episodes(options.tasks, index, steps, options.groups_a_step * form.group_size)
             rows.append((f"first hit, {name}", hit.describe(budget)))
     return rows
 
@@ -127,6 +127,7 @@ def missing_data(config: Config) -> list[Path]:
     """Files that the recipe reads and that are not there: the tokenizer, shards of text, held-out shards."""
     shards = [*config.evaluation.text, *config.evaluation.unigram]
     for objective in config.objectives.values():
-        shards += [Path(entry["path"]) for entry in objective.source.get("blend", ())]
+        read = (objective.source, objective.source.get("passages") or {})
+        shards += [Path(entry["path"]) for part in read for entry in part.get("blend", ())]
     files = [config.tokenizer, *(shard.with_name(f"{shard.name}.idx") for shard in shards)]
     return [file for file in files if not file.exists()]

@@ -115,6 +115,12 @@ class SnapshotKeeper:
             if config.update == "ema" and name in self.snapshots:
                 self.snapshots.average(name, config.decay)
 
+    def drop_others(self, kept: Collection[str]) -> None:
+        """To be called after a resume: drops the copies that the configuration does not name any more, but `kept`."""
+        for name in self.snapshots.names():
+            if name.partition("@")[0] not in self.configs and name not in kept:
+                self.snapshots.drop(name)
+
     def pool(self, name: str) -> list[str]:
         """Copies of a pool, oldest first."""
         members = [one for one in self.snapshots.names() if one.startswith(f"{name}@")]

@@ -18,6 +18,7 @@ from rlpt.registry import register
 from rlpt.rollout.packing import pack
 from rlpt.rollout.scoring import row_shape
 from rlpt.rollout.source import EpisodeSource
+from rlpt.types import Trajectory
 
 
 @register("source", "evidence")
@@ -43,19 +44,21 @@ class EvidenceSource:
                 f"before this one; there are: {', '.join(context.sources) or 'none'}"
             )
         self.context, self.episodes = context, source
-        self._turns = -1
 
     def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
-        """The evidence of the other objective's last `take` in `n` microbatches; masked rows where it took no part
-        since the last time."""
-        is_new = self.episodes.turns != self._turns
-        self._turns = self.episodes.turns
-        shown = [
-            replace(one, action_mask=one.evidence_mask, kept_ids=None, windows=None, temperature=1.0)
-            for one in (self.episodes.last_trajectories if is_new else [])
-            if one.evidence_mask is not None
-        ]
+        """The evidence of what the other objective learns from in this step, in `n` microbatches; masked rows where it
+        takes no part. Raises ConfigError where its episodes have no evidence."""
+        thoughts = self.episodes.last_trajectories if self.episodes.last_step == step else []
+        shown = [self._shown(one) for one in thoughts]
         return pack(shown, self.context.objective, n, row_shape(self.context), columns=("sequence_share",))
+
+    def _shown(self, thought: Trajectory) -> Trajectory:
+        if thought.evidence_mask is None:
+            raise ConfigError(
+                f"objectives.{self.context.objective}.source.of: its episodes hold no evidence; let that objective "
+                "play `selfplay: {name: think}` on passages"
+            )
+        return replace(thought, action_mask=thought.evidence_mask, kept_ids=None, windows=None, temperature=1.0)
 
     def metrics(self) -> dict[str, float]:
         """None: they are text."""
@@ -63,8 +66,7 @@ class EvidenceSource:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able; the same on every rank."""
-        return {"turns": self._turns}
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
-        self._turns = state["turns"]
+        """Nothing to restore: it follows the other source."""

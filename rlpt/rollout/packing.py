@@ -62,7 +62,7 @@ def pack(
     """
     rows = arrange(trajectories, shape.sequence_length)
     rows_each = max(1, -(-len(rows) // num_microbatches))
-    temperature = _one_temperature(trajectories)
+    temperature = one_temperature(trajectories)
     parts = (rows[index * rows_each : (index + 1) * rows_each] for index in range(num_microbatches))
     return [fill(part, rows_each, objective, shape, temperature, columns) for part in parts]
 
@@ -113,7 +113,8 @@ def _first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def _one_temperature(trajectories: Sequence[Trajectory]) -> float:
+def one_temperature(trajectories: Sequence[Trajectory]) -> float:
+    """The temperature that all of them were sampled at (1 for none)."""
     temperatures = {item.temperature for item in trajectories}
     assert len(temperatures) <= 1, f"one temperature an objective, found {sorted(temperatures)}"
     return temperatures.pop() if temperatures else 1.0

@@ -17,10 +17,10 @@ from rlpt.batch import SourceContext
 from rlpt.data.corpus import BlendEntry, ShardStream, pack_rows
 from rlpt.data.indexed import open_shard
 from rlpt.errors import ConfigError, DataError
+from rlpt.selfplay.passage import PASSAGE
 from rlpt.tasks.base import keyed_hash, train_seed
 from rlpt.types import Problem
 
-PASSAGE = "passage"  # the task name of such problems
 ATTEMPTS = 64  # rows that are looked at for one problem: with room in one row of four, a problem in 1e8 finds none
 
 
@@ -127,27 +127,26 @@ class Passages:
         last = np.searchsorted(ordinals, ordinals, side="right")  # and where it ends
         last = last - (ids[last - 1] == tokenizer.eos_id)
         is_open = (places - first >= options.least_context) & (places + self.least_future <= last)
-        if not is_open.any():
+        kept = self._by_rule(places[is_open], ids, entropy)
+        if not len(kept):
             return None
-        place = int(self._pick(places[is_open], ids, entropy, seed))
+        place = int(kept[keyed_hash("cut", seed) % len(kept)])
         begin = max(int(first[place]), place - options.context)
         context, future = ids[begin:place].tolist(), ids[place : min(place + options.future, last[place])].tolist()
         meta = {"context": tuple(context), "future": tuple(future)}
         return Problem(PASSAGE, seed, 0, tokenizer.decode(context), tokenizer.decode(future), meta)
 
-    def _pick(self, places: np.ndarray, ids: np.ndarray, entropy: np.ndarray | None, seed: int) -> int:
+    def _by_rule(self, places: np.ndarray, ids: np.ndarray, entropy: np.ndarray | None) -> np.ndarray:
+        """Those of the open places that `positions` allows."""
         options = self.options
         if options.positions == "every":
-            kept = places[places % options.every == 0]
-        elif options.positions == "after":
-            kept = places[ids[places - 1] == self._marker]
-        elif entropy is not None:
-            most = max(1, round(options.top_share * len(places)))
-            kept = np.sort(places[np.argsort(-entropy[places], kind="stable")[:most]])
-        else:
-            kept = places
-        kept = kept if len(kept) else places  # a row without such a place gives one at random
-        return int(kept[keyed_hash("cut", seed) % len(kept)])
+            return places[places % options.every == 0]
+        if options.positions == "after":
+            return places[ids[places - 1] == self._marker]
+        if entropy is None:
+            return places
+        most = max(1, round(options.top_share * len(places)))
+        return np.sort(places[np.argsort(-entropy[places], kind="stable")[:most]])
 
     def record(self, plays: Iterable[tuple[str, int, float]]) -> None:
         """Nothing to move on."""

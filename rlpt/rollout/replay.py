@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,8 +120,3 @@ def _is_array(value: Any) -> bool:
 
 def _unpacked(value: Mapping[str, str]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(value["base64"]), dtype=value["dtype"]).copy()
-
-
-def flatten(groups: Sequence[Sequence[Trajectory]]) -> list[Trajectory]:
-    """The trajectories of all groups, in order."""
-    return [one for group in groups for one in group]

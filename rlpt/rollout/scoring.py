@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlpt.batch import SourceContext
-from rlpt.rollout.packing import RowShape, arrange, fill, spread
+from rlpt.rollout.packing import RowShape, arrange, fill, one_temperature, spread
 from rlpt.types import Trajectory
 
 POLICY = "policy"  # what rewards call the training weights
@@ -38,7 +38,7 @@ def score_trajectories(
     """
     assert context.score is not None, f"{context.objective}: the trainer gave this source no scorer"
     rows = arrange(trajectories, context.sequence_length)
-    temperature = trajectories[0].temperature if trajectories else 1.0
+    temperature = one_temperature(trajectories)
     logprobs = {id(one): np.zeros(len(one.token_ids), np.float32) for one in trajectories}
     values = {key: np.zeros_like(array) for key, array in logprobs.items()}
     for start in range(0, len(rows), context.micro_batch_size):

@@ -98,6 +98,7 @@ class EpisodeSource:
         self.recent: list[str] = []
         self.last_episodes: list[Episode] = []
         self.last_trajectories: list[Trajectory] = []  # that the last `take` gave
+        self.last_step = -1  # and the optimizer step that they were for
         self._metrics: dict[str, float] = {}
         self._scored_tokens = 0  # by this rank since the play began
 
@@ -128,7 +129,7 @@ class EpisodeSource:
         self._metrics = {"episodes": 0.0, "tokens": 0.0, "prompt_tokens": 0.0, "scored_tokens": 0.0}
         while self.replay.wants_play:
             self.replay.add(self._play_groups(step, share))
-        self.last_trajectories = self.replay.next()
+        self.last_trajectories, self.last_step = self.replay.next(), step
         columns = [*COLUMNS, *(["ref_logprobs"] if algorithm.needs_reference else [])]
         columns += ["values", "returns"] if algorithm.head else []
         shape = row_shape(context)

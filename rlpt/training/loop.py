@@ -77,6 +77,7 @@ class Trainer:
                 self.shadow.prepare()
             return None
         self.state = TrainState.from_json(saved)
+        self.keeper.drop_others(NAMES if self.shadow is not None else ())
         for name, stream in self.streams.items():
             if name in self.state.sources:
                 stream.source.load_state_dict(self.state.sources[name])

@@ -1,7 +1,8 @@
-"""Worker of the bad-run tests: on every rank, one run after the other that must end with an error.
+"""Worker of the bad-run tests: on every rank, one run after the other that must end with an error, or well.
 
-Started by a launcher as `bad_runs.py CONFIG CASES OUT`; CASES is a JSON list of {"name", "arguments", "full_disk"},
-where `full_disk` is the rank whose files may not grow beyond 100 kB. Rank r writes OUT.r: {name: [exit code, message]}.
+Started by a launcher as `bad_runs.py CONFIG CASES OUT`; CASES is a JSON list of {"name", "arguments", "full_disk",
+"ends_well"}, where `full_disk` is the rank whose files may not grow beyond 100 kB. Rank r writes OUT.r: {name: [exit
+code, message]}.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import signal
 import sys
 from pathlib import Path
 
+from rlpt.config import load_config
 from rlpt.distributed.device import leave
 from rlpt.errors import UserError
 from rlpt.train import main
+from rlpt.training.loop import Trainer
+from rlpt.training.runtime import build_runtime
 
 SMALL = 100_000  # bytes: metrics fit, a shard of the tiny model's weights does not
 
 
-def outcome(config: str, arguments: list[str]) -> tuple[int, str]:
+def outcome(config: str, arguments: list[str], ends_well: bool) -> tuple[int, str]:
     """(exit code, message) of one run."""
     try:
-        main([config, *arguments])
+        if ends_well:  # `main` would leave the process group at the end, which the next run needs
+            Trainer(build_runtime(load_config(Path(config), arguments))).fit()
+        else:
+            main([config, *arguments])
     except UserError as error:
         return error.exit_code, str(error)
     return 0, ""
@@ -39,7 +46,7 @@ def run_all() -> None:
         if case.get("full_disk") == rank:
             resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, most))
         signal.alarm(120)  # a rank that hangs dies, and the launcher ends the job
-        seen[case["name"]] = outcome(config, case["arguments"])
+        seen[case["name"]] = outcome(config, case["arguments"], case["ends_well"])
         signal.alarm(0)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
         gc.collect()  # a run lets its folder go

@@ -106,6 +106,7 @@ def outcomes(config, folders):
                 *(text.replace("{bad}", str(folders)) for text in texts),
             ],
             "full_disk": int(name[-1]) if name.startswith("full disk") else None,
+            "ends_well": name in GOOD,
         }
         for name, texts in {**{name: texts for name, (_, _, texts) in CASES.items()}, **GOOD}.items()
     ]

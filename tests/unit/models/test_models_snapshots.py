@@ -246,6 +246,17 @@ def test_a_keeper_that_begins_again_goes_on():
     assert all(torch.equal(snapshots.tensors(name)["weight"], old[name]) for name in config)
 
 
+def test_copies_that_are_not_configured_any_more_go():
+    snapshots = Snapshots(linear())
+    for name in ("start", "past@3", "past@12", "old", "older@7", "shadow"):
+        snapshots.take(name)
+    keeper = SnapshotKeeper(snapshots, {"start": SnapshotConfig(), "past": SnapshotConfig(update="pool")})
+    keeper.drop_others(["shadow", "shadow.exp_avg"])
+    assert snapshots.names() == ["past@12", "past@3", "shadow", "start"]
+    keeper.drop_others([])
+    assert snapshots.names() == ["past@12", "past@3", "start"]
+
+
 def test_several_copies_of_a_real_model_through_a_checkpoint(tmp_path):
     """With adapters and a head; each copy gets its own values back, in its own precision; the weights stay."""
     with one_rank():

@@ -93,18 +93,27 @@ def test_the_text_after_the_thoughts_that_were_just_learned_from(corpus):
 def test_nothing_where_the_other_took_no_part(corpus):
     episodes, evidence = open_both(corpus)
 
-    def is_empty():
-        batches = evidence.take(3)
+    def is_empty(step):
+        batches = evidence.take(3, step=step)
         assert len(batches) == 3
         assert all(batch.sequence_share is not None for batch in batches)
         return not shown(batches)
 
-    assert is_empty(), "nothing was played yet"
+    assert is_empty(0), "nothing was played yet"
+    episodes.take(1, step=0)
+    assert not is_empty(0)
+    assert is_empty(1)
+    episodes.take(1, step=2)
+    assert not is_empty(2)
+
+
+def test_episodes_without_evidence_are_refused(corpus):
+    tokenizer, _ = corpus
+    episodes = open_episodes(source_context(tokenizer=tokenizer))
+    evidence = open_evidence(tokenizer, {"play": episodes})
     episodes.take(1)
-    assert not is_empty()
-    assert is_empty()
-    episodes.take(1)
-    assert not is_empty()
+    with pytest.raises(ConfigError, match=r"objectives\.read\.source\.of: its episodes hold no evidence"):
+        evidence.take(1)
 
 
 def test_a_minibatch_shows_its_own_evidence(corpus):

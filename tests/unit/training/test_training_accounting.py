@@ -1,9 +1,11 @@
 """What a run costs and what it keeps in memory: hand-computed figures, and the real model's own count."""
 
 import pytest
+from helpers.runs import write_run
 from helpers.tiny_model import VOCABULARY, build, one_rank, tiny_config
 
-from rlpt.config import parse_config
+from rlpt.__main__ import main
+from rlpt.config import load_config, parse_config
 from rlpt.training.accounting import Account, step_account, weights_per_token
 from rlpt.training.memory import adapter_parameters, base_parameters, megabytes, memory_rows, weight_bytes
 
@@ -119,3 +121,20 @@ def test_bytes_of_a_weight_and_their_names():
     assert weight_bytes(configured(device={"dtype": "bfloat16"})) == 2
     assert weight_bytes(configured()) == 4
     assert [megabytes(size) for size in (0, 1.5e6, 999e6, 2.5e9)] == ["0.00 MB", "1.50 MB", "999.00 MB", "2.50 GB"]
+
+
+def test_a_dry_run_shows_what_each_rank_keeps_in_memory(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    path = write_run(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["train", str(path), "--dry-run"])
+    assert not end.value.code
+    shown = capsys.readouterr().out
+    config = load_config(path)
+    rows = memory_rows(config, config.model.padded_vocabulary(400), 4, 1)
+    assert len(rows) == 3 + len(config.snapshots) + 1
+    for what, size in rows:
+        assert [line for line in shown.splitlines() if what in line and size in line], (what, size)
+    parameters = base_parameters(config, config.model.padded_vocabulary(400)) + adapter_parameters(config)
+    assert f"{parameters:,}" in shown
+    assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ from rlpt.training.shadow import MOMENTS, NAMES, SHADOW
 
 BILEVEL = [
     *(*SMALL, "bilevel={upper: text, lower: play}", "schedule.steps=4", "checkpoint.interval=2"),
-    "objectives.play.source.minibatches=2",  # so that the resumed run begins within an epoch over a play
+    *("objectives.play.source.minibatches=2", "objectives.play.source.groups=4"),  # resumed within an epoch over a play
 ]
 
 
@@ -41,7 +41,8 @@ def test_a_bilevel_run_logs_its_gain_every_step(bilevel):
     rows = steps(metric_rows(bilevel))
     assert list(rows) == [1, 2, 3, 4]
     assert rows[1]["bilevel/gain"] == rows[1]["bilevel/gain_error"] == 0  # the shadow starts at the weights
-    assert all(row["bilevel/gain_error"] > 0 for step, row in rows.items() if step > 1)
+    assert any(row["bilevel/gain"] for row in rows.values())
+    assert all(row["bilevel/gain_error"] > 0 for row in rows.values() if row["bilevel/gain"])
     assert all(row["bilevel/shadow_gradient_norm"] > 0 for row in rows.values())
     assert all(row["text/coefficient"] == row["play/coefficient"] == 0.5 for row in rows.values())
 
@@ -82,3 +83,10 @@ def test_a_run_that_becomes_a_bilevel_one_starts_its_shadow_at_its_weights(tiny)
         shadow = made.snapshots.tensors(SHADOW)
         assert all(torch.equal(shadow[name], one) for name, one in present.items())
         assert not any(one.any() for name in MOMENTS.values() for one in made.snapshots.tensors(name).values())
+
+
+def test_a_run_that_is_a_bilevel_one_no_more_lets_its_shadow_go(tiny, bilevel):
+    shutil.copytree(bilevel, tiny.parent / "no_more")
+    with trainer(tiny, "no_more", *BILEVEL, "bilevel=null", "schedule.steps=5", resume=True) as made:
+        assert made.resumed_step == 4
+        assert made.snapshots.names() == ["average", "lagged", "past@0", "past@3"]
