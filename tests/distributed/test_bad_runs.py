@@ -176,7 +176,8 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole(outcomes, folders, rank):
     assert max(steps(metric_rows(run_dir))) == 2 * INTERVAL + 1  # the step was made, its checkpoint was not
     name = f"full disk, rank {rank}"
     assert f"rank {rank}: " in outcomes[0][name][1]  # the first rank, whose message is shown, says whose disk it is
-    assert "File too large" in outcomes[0][name][1]
+    # what the system says, or torch's writer where it is the one that meets the limit
+    assert any(words in outcomes[0][name][1] for words in ("File too large", "unexpected pos"))
 
 
 def test_a_refused_resume_leaves_the_runs_configuration_alone(outcomes, folders, unbroken):

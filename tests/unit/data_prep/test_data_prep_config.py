@@ -36,8 +36,11 @@ def test_shipped_recipes_load_and_their_tasks_exist(path):
         ("sources: [{name: a, paths: [x]}]\ntokenizer: {vocab_siz: 3}", r"did you mean 'tokenizer\.vocab_size'"),
         ("sources: [{name: a, paths: [x]}]\nsynthesize: {tasks: [{tusk: 1}]}", r"synthesize\.tasks\.0\.tusk"),
         ("sources: []", "sources"),
-        ("sources: [{name: a}]", "exactly one of paths, python_library and hub"),
-        ("sources: [{name: a, paths: [x], python_library: true}]", "exactly one of paths, python_library and hub"),
+        ("sources: [{name: a}]", "exactly one of paths, python_library, hub and look_ups"),
+        (
+            "sources: [{name: a, paths: [x], python_library: true}]",
+            "exactly one of paths, python_library, hub and look_ups",
+        ),
         ("sources: [{name: a, paths: [x]}, {name: a, paths: [y]}]", "'a' names two sources"),
         ("sources: [{name: solutions, paths: [x]}]", "is no name for a shard"),
         ("sources: [{name: a/b, paths: [x]}]", "is no name for a shard"),

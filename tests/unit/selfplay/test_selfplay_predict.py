@@ -177,6 +177,24 @@ def test_no_thought_and_an_open_vocabulary():
     assert Predict(characters="01", legal_mask=False).sampling(CHARACTERS).legal_ids is None
 
 
+def test_a_plain_prediction_is_one_token_after_the_context():
+    generator = SaysIds([CAT], [THE], *[[token] for token in SPELT(" ")], [ENDS], [PIECES.eos_id])
+    form = Predict(group_size=5, plain=True, max_thought=3, max_prediction=2, temperature=0)
+    episodes = play(form, [passage([THE], FUTURE)], generator)
+    assert [episode.outcome["solver"] for episode in episodes] == [1, 0, 0, 0, 0]
+    first = episodes[0].trajectories[0]
+    assert first.token_ids.tolist() == [THE, CAT], "no mark stands between them, and none after"
+    assert first.action_mask.tolist() == [False, True]
+    assert [one.trajectories[0].well_formed for one in episodes] == [1, 1, 1, 0, 0], "marks are no text"
+    assert not any(one.trajectories[0].truncated for one in episodes), "one token is all that it has"
+    assert episodes[0].text == " cat"
+
+    params = form.sampling(PIECES)
+    assert (params.max_new_tokens, params.stop, params.legal_ids, params.temperature) == (1, (), None, 0)
+    limited = Predict(plain=True, characters="catx").sampling(PIECES)
+    assert sorted(limited.legal_ids) == sorted(SPELT("catx")), "no mark is open"
+
+
 def test_peers_follow_the_passages_and_noise_the_keys():
     problems = [text_passage("0110", "01"), text_passage("1001", "10"), text_passage("1111", "11")]
     form = Predict(group_size=2, characters="01")
@@ -202,6 +220,9 @@ def test_chance_is_for_the_first_true_token_and_the_marks():
     assert Predict(max_thought=0).chance(None, problem, PIECES) == pytest.approx(open_tokens**-2)
     assert Predict(characters=" catx").chance(None, problem, PIECES) == pytest.approx(7.0**-6)
     assert Predict(characters="cat").chance(None, problem, PIECES) == 0
+    assert Predict(plain=True).chance(None, problem, PIECES) == pytest.approx(1 / open_tokens)
+    assert Predict(plain=True, characters=" catx").chance(None, problem, PIECES) == 0, "one token can't spell ' cat'"
+    assert Predict(plain=True, characters="4x").chance(None, text_passage("2+2=", "4."), CHARACTERS) == 0.5
 
 
 @pytest.mark.parametrize(

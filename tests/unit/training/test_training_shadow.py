@@ -1,6 +1,7 @@
 """The shadow of a bilevel run on a real model: whose gradient is whose, what stays equal bit for bit, exact resume."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -211,6 +212,20 @@ def test_a_step_that_is_not_finite_leaves_the_shadow_alone():
     assert all(torch.equal(one, before[name]) for name, one in run.snapshots.tensors(SHADOW).items())
     assert not run.go(1, 2)[0].skipped
     assert run.shadow.updates == 2
+
+
+def test_a_shadow_whose_own_gradient_is_not_finite_is_not_moved():
+    """Frozen adapters tell nothing of it: the step itself is sound."""
+    run = started(configured(lr_scale=0))
+    run.go(0, 1)
+    moments = run.snapshots.tensors(NAMES[1])
+    before = {name: one.clone() for name, one in moments.items()}
+    run.snapshots.tensors(SHADOW)["decoder.final_layernorm.weight"].fill_(torch.inf)
+    [result] = run.go(1, 2)
+    assert not result.skipped
+    assert not math.isfinite(result.metrics["bilevel/shadow_gradient_norm"])
+    assert run.shadow.updates == 1
+    assert all(torch.equal(one, before[name]) for name, one in moments.items())
 
 
 def test_resumed_is_run_through(tmp_path):
