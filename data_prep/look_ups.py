@@ -42,7 +42,7 @@ class LookUpsConfig(Section):
 def facts_of(config: LookUpsConfig) -> Mapping[str, str]:
     """Relation and entity, as they are written -> the entity at the other end."""
     entities = ENTITIES[: config.entities]
-    facts = {}
+    facts: dict[str, str] = {}
     for relation in RELATIONS[: config.relations]:
         shuffled = sorted(entities, key=lambda entity: keyed_hash("fact", config.table, relation, entity))
         facts |= {relation + entity: other for entity, other in zip(entities, shuffled)}

@@ -46,9 +46,7 @@ class Solve(SelfPlay):
                 f"think={self.think} with max_thought={self.max_thought}: a thought needs max_thought > 0"
             )
         if self.thought_characters and not (self.think and self.legal_mask):
-            raise ConfigError(
-                f"thought_characters={self.thought_characters!r}: needs think: true and the legal mask"
-            )
+            raise ConfigError(f"thought_characters={self.thought_characters!r}: needs think: true and the legal mask")
         if self.think and not self.end_mark and not self.thought_characters:
             raise ConfigError(
                 "end_mark=False with think=True: after a thought only the end mark ends an answer, unless "
