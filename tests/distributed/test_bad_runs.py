@@ -76,18 +76,14 @@ CASES = {
     "above a bound": (78, ["step 3: play/largest_ratio=", "above its bound 1.01", "stopped-step-00000003.json",
                            "resume from the newest checkpoint"],
                       ["run_dir={bad}/bound", "objectives.play.start_step=1",
-                       "objectives.play.stop_above={behavior_kl: 9, largest_ratio: 1.01}"]),
-    "unknown bound": (2, ["objectives.play.stop_above.largest: no such figure", "did you mean 'largest_ratio'"],
-                      ["objectives.play.stop_above={largest: 9}"]),
-    "late reference": (2, ["'lagged' is first taken before step 2", "snapshots.lagged.start_step"],
-                       ["snapshots.lagged.start_step=2"]),
+                       "objectives.play.stop_above={behavior_kl: 9, largest_ratio: 1.01}",
+                       "evaluation.tasks=[]", "evaluation.text=[]"]),
     "nothing to start from": (2, ["warm_start=", "neither a run with checkpoints nor a checkpoint"],
                               ["warm_start={bad}/nothing"]),
-    "another model to start from": (4, ["model.num_layers: was 2, is 4", "set these keys"],
-                                    ["warm_start={bad}/changed", "model.num_layers=4"]),
 }  # fmt: skip
-BILEVEL = ["parallel.distributed_optimizer=false", "bilevel={upper: text, lower: play}", "schedule.steps=4",
-           "evaluation.tasks=[]", "evaluation.text=[]", "warm_start={bad}/changed"]  # fmt: skip
+BILEVEL = ["parallel.distributed_optimizer=false", "bilevel={upper: text, lower: play}", "schedule.steps=3",
+           "objectives.values=null", "objectives.roles=null", "evaluation.tasks=[]", "evaluation.text=[]",
+           "warm_start={bad}/changed"]  # fmt: skip
 GOOD = {  # name -> overrides of a run that ends well; in the same launch, for its ranks are there
     "bilevel at two tensor ranks": ["run_dir={bad}/tensor", *BILEVEL],
     "bilevel at two replicas": ["run_dir={bad}/replicas", "parallel.tensor=1", *BILEVEL],
@@ -133,13 +129,13 @@ def test_bilevel_runs_end_well(outcomes, name):
 def test_a_bilevel_run_is_the_same_at_two_tensor_ranks_and_two_replicas(outcomes, folders):
     """From the same weights: losses, gain, its error and the shadow's gradient norm, to rounding."""
     tensor, replicas = (steps(metric_rows(folders / name)) for name in ("tensor", "replicas"))
-    keys = ("text/loss", "play/loss", "values/loss", "gradient_norm", "bilevel/gain", "bilevel/gain_error")
+    keys = ("text/loss", "play/loss", "gradient_norm", "bilevel/gain", "bilevel/gain_error")
     for step in (1, 2):
         for key in (*keys, "bilevel/shadow_gradient_norm"):
-            assert replicas[step][key] == pytest.approx(tensor[step][key], rel=1e-3, abs=1e-5), (step, key)
+            assert replicas[step][key] == pytest.approx(tensor[step][key], rel=1e-3, abs=1e-6), (step, key)
     assert tensor[1]["bilevel/gain"] == 0  # the shadow starts at the weights, wherever those came from
     assert tensor[2]["bilevel/gain_error"] > 1e-4
-    assert list(tensor) == list(replicas) == [1, 2, 3, 4]
+    assert list(tensor) == list(replicas) == [1, 2, 3]
 
 
 def test_a_warm_start_begins_where_the_other_run_stood(outcomes, folders, unbroken):
