@@ -34,6 +34,7 @@ class Batch:
     legal_index: Tensor | None = None  # [B, T] i64 into legal_table
     temperature: float = 1.0
     head: str = ""  # the scalar head that `Scores.values` comes from; "": none
+    head_alone: bool = False  # the gradient of those values stops at the hidden states
     turn: int = 0  # how many optimizer steps this objective has taken part in before
 
     def to(self, device: torch.device) -> Batch:

@@ -93,6 +93,10 @@ class Algorithm(ABC):
         """The scalar head of the model that it trains, "": none."""
         return ""
 
+    def trains_head_alone(self, turn: int) -> bool:
+        """Whether its gradient in this turn (how often it has taken part) is to stop at the head."""
+        return False
+
     @property
     def needs_reference(self) -> bool:
         """Whether a reference snapshot's log-probs must be there."""

@@ -28,7 +28,8 @@ class PPO(ClippedPolicyGradient):
     Advantages by GAE over a trajectory's actions (`gamma`, `lam`), `whiten`ed over all actions of all ranks; each
     action's reward is what the rubric placed there, the rest is the last action's, less the KL to the reference
     (k1). Defaults are those of RLSP's runs (Ye et al.; its code): KL 0.05, and the mean over each trajectory's tokens
-    first. In its first `critic_warmup` turns only the value loss counts, so that the head can settle.
+    first. In its first `critic_warmup` turns only the value loss counts, and only the head learns from it: it settles
+    while the rest of the network stays where it is.
     """
 
     normalizer: Normalizer = "sequence"
@@ -52,6 +53,9 @@ class PPO(ClippedPolicyGradient):
     @property
     def head(self) -> str:
         return "value"
+
+    def trains_head_alone(self, turn: int) -> bool:
+        return turn < self.critic_warmup
 
     @property
     def needs_silent(self) -> bool:
@@ -83,7 +87,7 @@ class PPO(ClippedPolicyGradient):
         assert batch.returns is not None, f"ppo: the batch of '{batch.objective}' has no returns"
         values, old, returns = (torch.where(mask, x, 0) for x in (scores.values, batch.values, batch.returns))
         value_loss = functional.clipped_value_loss(values, old, returns, self.value_clip)
-        policy_counts = float(batch.turn >= self.critic_warmup)
+        policy_counts = float(not self.trains_head_alone(batch.turn))
         total = policy_counts * terms.total + self.value_coefficient * self.aggregate(value_loss, batch)
         metrics = {"value_loss": masked_sum(value_loss.detach(), mask), **value_sums(values, returns, mask)}
         return replace(terms, total=total, metrics={**terms.metrics, **metrics})

@@ -52,7 +52,8 @@ class Policy:
         values = None
         if batch.head:
             assert batch.head in self.gpt.heads, f"no head '{batch.head}'; the model has {sorted(self.gpt.heads)}"
-            values = self.gpt.heads[batch.head](rows)  # whole on every tensor rank: its gradient must not be summed
+            seen = rows.detach() if batch.head_alone else rows
+            values = self.gpt.heads[batch.head](seen)  # whole on every tensor rank: its gradient must not be summed
         # The kernel's gradient is a part on each tensor rank and is summed, on the chosen rows: Megatron reduces a
         # gradient that is not contiguous into a copy and loses it.
         rows = copy_to_tensor_model_parallel_region(rows)

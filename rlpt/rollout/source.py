@@ -134,7 +134,8 @@ class EpisodeSource:
         columns += ["values", "returns"] if algorithm.head else []
         shape = row_shape(context)
         batches = pack(self.last_trajectories, context.objective, n, shape, columns)
-        batches = [replace(batch, head=algorithm.head, turn=self.turns) for batch in batches]
+        alone = algorithm.trains_head_alone(self.turns)
+        batches = [replace(one, head=algorithm.head, head_alone=alone, turn=self.turns) for one in batches]
         self.turns += 1
         return batches
 

@@ -79,3 +79,15 @@ def test_heads_are_part_of_the_model(policy):
     with policy.device.megatron():
         assert names <= policy.gpt.sharded_state_dict().keys()
     assert not [name for name, _ in build(tiny_config())[1].gpt.named_parameters() if "heads" in name]
+
+
+def test_a_head_that_learns_alone(policy):
+    """The same values; the gradient of their sum reaches the bias as before, and the hidden states not at all."""
+    batch = replace(random_batch("text", 1, 0.5), head="value")
+    hidden = policy.forward(batch).detach().requires_grad_()
+    head = policy.gpt.heads["value"]
+    alone = policy.scores(hidden, replace(batch, head_alone=True)).values
+    torch.testing.assert_close(alone, policy.scores(hidden, batch).values, rtol=0, atol=0)
+    by_hidden, by_bias = torch.autograd.grad(alone.sum(), [hidden, head.bias], allow_unused=True)
+    assert by_bias.item() == batch.loss_mask.sum()
+    assert by_hidden is None

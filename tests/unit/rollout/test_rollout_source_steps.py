@@ -19,6 +19,7 @@ from helpers.rollouts import (
 )
 
 from rlpt.algorithms.base import LossTerms
+from rlpt.algorithms.ppo import PPO
 from rlpt.algorithms.reinforce import Reinforce
 from rlpt.config_objectives import Ramp
 from rlpt.rewards.base import Rubric, RubricPart
@@ -137,6 +138,12 @@ def test_a_value_head_is_asked_when_it_is_played_and_goes_with_the_batch():
     assert {(batch.head, weights) for batch, weights in scorer.asked} == {("value", "")}
     assert {batch.head for batch in batches} == {"value"}
     assert all(batch.ref_logprobs is None for batch in batches)
+
+
+def test_a_head_learns_alone_while_its_algorithm_says_so():
+    algorithm = PPO(kl_coefficient=0.0, critic_warmup=3)
+    source = open_episodes(source_context(score=TableScorer(), algorithm=algorithm), inner_epochs=2)
+    assert [{one.head_alone for one in source.take(2, step=step)} for step in range(5)] == [{True}] * 3 + [{False}] * 2
 
 
 @pytest.mark.parametrize("size", [2, 4])
