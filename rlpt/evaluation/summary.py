@@ -186,9 +186,11 @@ def _behaviour_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def print_evaluation(evaluations: Sequence[Evaluation]) -> None:
-    """Prints `evaluation_table`, and on a terminal in colour."""
+    """Prints `evaluation_table`, and on a terminal in colour; nothing where nothing is evaluated."""
     from rich.console import Console
 
+    if evaluations[-1]["bits_per_byte"] is None and not evaluations[-1]["tasks"]:
+        return
     Console().print(evaluation_table(evaluations))
 
 

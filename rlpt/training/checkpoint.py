@@ -97,7 +97,7 @@ class CheckpointStore:
         differences = meta.differences(read_meta(folder))
         if differences:
             raise CheckpointError(
-                f"{folder}: made with another model or tokenizer:\n  "
+                f"{folder}: made with another model, tokenizer or optimizer:\n  "
                 + "\n  ".join(differences)
                 + "\nset these keys back, or start anew in another run_dir"
             )

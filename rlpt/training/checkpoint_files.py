@@ -12,8 +12,9 @@ import json
 import os
 import pickletools
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,43 @@ MANIFEST, FORMAT = "manifest.json", 1
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """What a checkpoint was made with. A resume needs the same model, vocabulary and tokenizer; the rest may change."""
+    """What a checkpoint was made with.
+
+    A resume needs the same model, vocabulary, tokenizer and form of the optimizer's state; the rest may change. Who
+    reads weights alone leaves `optimizer` empty, and it isn't compared.
+    """
 
     model: dict[str, Any]  # shape of the model, by configuration key
     vocabulary: int  # tokens, before padding
     tokenizer: str  # hash of the tokenizer
     config: str  # sha256 of the resolved configuration
     layout: dict[str, int]  # sizes of the parallel axes
+    optimizer: dict[str, Any] = field(default_factory=dict)  # what its state depends on, by configuration key
 
     @classmethod
-    def of(cls, config: Config, vocabulary: int, tokenizer: str, layout: dict[str, int]) -> CheckpointMeta:
-        """The meta of a run with this configuration."""
+    def of(
+        cls,
+        config: Config,
+        vocabulary: int,
+        tokenizer: str,
+        layout: dict[str, int],
+        heads: Sequence[str] | None = None,
+    ) -> CheckpointMeta:
+        """The meta of a run with this configuration, whose model has these heads; None: weights alone matter."""
         resolved = config.model_dump_json().encode()
         model = config.model.model_dump(exclude={"init_std"})
-        return cls(model, vocabulary, tokenizer, hashlib.sha256(resolved).hexdigest(), dict(layout))
+        optimizer = {
+            "parallel.distributed_optimizer": config.parallel.distributed_optimizer,
+            "heads that the objectives train": list(heads or ()),
+        }
+        digest = hashlib.sha256(resolved).hexdigest()
+        return cls(model, vocabulary, tokenizer, digest, dict(layout), {} if heads is None else optimizer)
 
     def differences(self, saved: CheckpointMeta) -> list[str]:
         """`key: was A, is B` for each thing that a resume can't change."""
         was, now = saved._fixed(), self._fixed()
+        if saved.optimizer and self.optimizer:
+            was, now = was | saved.optimizer, now | self.optimizer
         keys = sorted(was.keys() | now.keys())
         return [f"{k}: was {was.get(k)}, is {now.get(k)}" for k in keys if was.get(k) != now.get(k)]
 

@@ -20,7 +20,7 @@ from rlpt.models.snapshots import Snapshots
 from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights, save_weights, stored_names
 from rlpt.training.checkpoint_files import CheckpointMeta, fault, read_meta
 from rlpt.training.optimizer import Optimizer
-from rlpt.training.runtime import Runtime
+from rlpt.training.runtime import Runtime, required_heads
 
 log = logging.getLogger(__name__)
 PACKAGES = ("rlpt", "torch", "megatron-core", "numpy", "sentencepiece", "transformers", "datasets", "wandb")
@@ -35,7 +35,8 @@ class RunFolder:
         config, mesh = runtime.config, runtime.mesh
         self.path = config.directory
         layout = {"tensor": mesh.tensor.size, "pipeline": mesh.pipeline.size, "data": mesh.data.size}
-        self.meta = CheckpointMeta.of(config, runtime.tokenizer.vocab_size, runtime.tokenizer.sha256, layout)
+        tokenizer, heads = runtime.tokenizer, required_heads(config)
+        self.meta = CheckpointMeta.of(config, tokenizer.vocab_size, tokenizer.sha256, layout, heads)
         self.store = CheckpointStore(self.path, config.checkpoint, mesh.is_primary, mesh.barrier, mesh.agree)
         self._lock: Any = None
 
@@ -160,7 +161,10 @@ def _fitting_names(folder: Path, meta: CheckpointMeta) -> set[str]:
     tokenizer, adapters aside: those may be new, but what it has can't be left out."""
     saved = read_meta(folder)
     ours, theirs = meta.model["adapter"], saved.model.get("adapter")
-    bare = [replace(one, model={k: v for k, v in one.model.items() if k != "adapter"}) for one in (meta, saved)]
+    bare = [
+        replace(one, model={k: v for k, v in one.model.items() if k != "adapter"}, optimizer={})
+        for one in (meta, saved)
+    ]
     differences = bare[0].differences(bare[1])
     if theirs is not None:
         fixed = ("rank", "alpha")

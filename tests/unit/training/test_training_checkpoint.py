@@ -123,8 +123,22 @@ def test_resume_with_another_model_names_each_key(tmp_path):
     message = str(raised.value)
     assert "model.hidden_size: was 128, is 64" in message
     assert "vocabulary: was 500, is 600" in message
-    assert "tokenizer" not in message.replace("model or tokenizer", "")
+    assert "tokenizer" not in message.replace("model, tokenizer or optimizer", "")
     assert "init_std" not in message
+
+
+def test_resume_with_another_form_of_the_optimizer_names_each_key(tmp_path):
+    def meta(distributed, heads):
+        config = Config(tokenizer="t", objectives=OBJECTIVES, parallel={"distributed_optimizer": distributed})
+        return CheckpointMeta.of(config, 500, "hash", {}, heads)
+
+    folder = store(tmp_path).save(1, write, {"step": 1}, meta(True, ["value"]))
+    with pytest.raises(CheckpointError) as raised:
+        store(tmp_path).load_state(folder, meta(False, []))
+    assert "parallel.distributed_optimizer: was True, is False" in str(raised.value)
+    assert "heads that the objectives train: was ['value'], is []" in str(raised.value)
+    for same in (meta(True, ["value"]), meta(False, None)):  # the second reads weights alone
+        assert store(tmp_path).load_state(folder, same) == {"step": 1}
 
 
 def full(folder):
