@@ -70,7 +70,8 @@ class SynthesizeConfig(Section):
 
 
 class SplitConfig(Section):
-    """Which documents are held out: a document's hash decides, so equal documents are on the same side."""
+    """Which documents are held out: a hash of the text decides, or of what a made-up one is about, so that equal ones,
+    and those about the same thing, are on the same side."""
 
     valid_share: float = Field(0.02, gt=0, lt=1, description="share of documents that are held out")
 

@@ -17,18 +17,21 @@ class Document:
 
     text: str
     origin: str
+    about: str = ""  # documents about the same thing are held out together; "": about their own text
 
 
 def write_document(file: BinaryIO, document: Document, **provenance: str | int) -> None:
     """Appends one line; `provenance` are further keys of it."""
-    line = json.dumps({"text": document.text, "origin": document.origin, **provenance}, ensure_ascii=False)
+    about = {"about": document.about} if document.about else {}
+    line = json.dumps({"text": document.text, "origin": document.origin, **about, **provenance}, ensure_ascii=False)
     file.write(line.encode("utf-8") + b"\n")
 
 
 def read_documents(path: Path, limit: int = 1 << 31) -> Iterator[Document]:
     """Documents that a stage wrote; `limit` is the longest line in bytes."""
     for number, record in read_jsonl(path, limit):
-        yield Document(text_of(record, "text", path, number), str(record.get("origin", f"{path}:{number}")))
+        text, origin = text_of(record, "text", path, number), str(record.get("origin", f"{path}:{number}"))
+        yield Document(text, origin, str(record.get("about", "")))
 
 
 def read_jsonl(path: Path, limit: int) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -50,8 +50,8 @@ def split(config: PrepConfig, out: Path) -> dict[str, Any]:
 
 
 def is_valid(document: Document, share: float) -> bool:
-    """Whether a document is held out: its text's hash, as a fraction of all hashes, is below `share`."""
-    digest = hashlib.blake2b(document.text.encode("utf-8"), digest_size=8).digest()
+    """Whether a document is held out: the hash of what it is about, as a fraction of all hashes, is below `share`."""
+    digest = hashlib.blake2b((document.about or document.text).encode("utf-8"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 

@@ -22,15 +22,21 @@ class Think(PassagePlay):
     """A thought of up to `max_thought` tokens, its answer mark included where the policy says it; then `horizon` true
     tokens, which `evidence_mask` marks.
 
-    A thought that reaches its limit is closed for the policy: that mark is given text. `truncated` says so.
+    A thought that reaches its limit is closed for the policy: that mark is given text. `truncated` says so. Without
+    `may_stop` all reach it: where a wrong thought costs more than none, not to think is the first thing learned.
     """
 
     horizon: int = 1  # true tokens that a thought is judged by
+    may_stop: bool = True  # False: the policy can't say the answer mark
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_thought < 1 or self.horizon < 1:
             raise ConfigError(f"max_thought={self.max_thought}, horizon={self.horizon}: must be at least 1")
+        if not self.may_stop and not (self.characters and self.legal_mask):
+            raise ConfigError(
+                "may_stop=false: only `characters` with legal_mask keep the answer mark from being sampled"
+            )
 
     @property
     def future_tokens(self) -> int:
@@ -42,9 +48,9 @@ class Think(PassagePlay):
         return THINK
 
     def sampling(self, tokenizer: Tokenizer) -> SamplingParams:
-        """Stopped by the answer mark."""
-        answer = tokenizer.mark_id(ANSWER)
-        return self.limited(self.max_thought, (answer,), {answer}, tokenizer)
+        """Stopped by the answer mark, where it may be said."""
+        stop = (tokenizer.mark_id(ANSWER),) if self.may_stop else ()
+        return self.limited(self.max_thought, stop, set(stop), tokenizer)
 
     def episode(
         self, problem: Problem, completion: Completion, tokenizer: Tokenizer, *, key: int, policy_step: int

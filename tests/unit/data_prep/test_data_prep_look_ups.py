@@ -5,6 +5,7 @@ import random
 import pytest
 
 from data_prep.config import SourceConfig
+from data_prep.ingest import is_valid
 from data_prep.look_ups import LookUpsConfig, facts_of, look_up_documents
 from data_prep.readers import inputs_fingerprint, read_source
 
@@ -41,6 +42,28 @@ def test_a_marked_answer_stands_between_its_marks():
     facts = facts_of(config("one_hop"))
     for text in texts("one_hop", marked=True):
         assert text == f"{text[:2]}<|answer|>{facts[text[:2]]}<|end|>"
+
+
+def test_thoughts_name_the_link_in_their_share_and_answers_follow_from_them():
+    facts = facts_of(config("two_hops"))
+    documents = list(look_up_documents(config("two_hops", thought=0.3, documents=2000), "name"))
+    right = 0
+    for document in documents:
+        second, first, entity, *rest = document.text.removesuffix("<|end|>")
+        equals, thought, answer = "".join(rest).replace("<|answer|>", "<|think|>").split("<|think|>")
+        assert equals == "="
+        assert answer == facts[second + thought]
+        assert document.about == f"{second}{first}{entity}={facts[second + facts[first + entity]]}"
+        right += thought == facts[first + entity]
+    assert right / len(documents) == pytest.approx(0.3 + 0.7 / 26, abs=0.045)  # four standard deviations
+
+
+def test_a_question_is_held_out_with_its_thoughts():
+    plain = {document.text: is_valid(document, 0.2) for document in look_up_documents(config("two_hops"), "a")}
+    thoughts = look_up_documents(config("two_hops", thought=0.2, documents=3000), "b")
+    shared = [(document, plain[document.about]) for document in thoughts if document.about in plain]
+    assert len(shared) > 100
+    assert all(is_valid(document, 0.2) == held_out for document, held_out in shared)
 
 
 def test_chance_says_nothing_about_its_answers():

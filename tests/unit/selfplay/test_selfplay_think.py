@@ -91,6 +91,16 @@ def test_an_open_vocabulary():
     assert episodes[0].trajectories[0].kept_ids is None
 
 
+def test_a_thought_that_may_not_stop_has_its_full_length():
+    form = Think(group_size=1, max_thought=2, horizon=2, characters="abc", may_stop=False)
+    (episode,), generator = play(form, lambda prompt, row: "abc", [passage("k=", "42;")])
+    assert episode.text == THINK + "ab<|answer|>42"
+    assert spans(episode.trajectories[0].action_mask) == "...xx..."
+    sampling = generator.calls[0][1][0]
+    assert (sampling.max_new_tokens, sampling.stop) == (2, ())
+    assert sorted(sampling.legal_ids) == sorted(TOKENIZER.encode("abc")), "no mark"
+
+
 def test_a_future_shorter_than_the_horizon_is_refused():
     with pytest.raises(ConfigError, match=r"holds 2 tokens after its cut, .* needs 3 \(think: its horizon\)"):
         play(Think(group_size=1, horizon=3), lambda prompt, row: ANSWER, [passage("a", "bcd"), passage("a", "bc")])
@@ -101,6 +111,8 @@ def test_a_future_shorter_than_the_horizon_is_refused():
     [
         ({"max_thought": 0}, "max_thought=0"),
         ({"horizon": 0}, "horizon=0"),
+        ({"may_stop": False}, "may_stop=false: only `characters`"),
+        ({"may_stop": False, "characters": "ab", "legal_mask": False}, "may_stop=false: only `characters`"),
         ({"horizons": 2}, "did you mean 'horizon'"),
     ],
 )
