@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rlpt.config_objectives import Section
 from rlpt.errors import ConfigError, DataError, UserError
 from rlpt.evaluation.summary import write_json
 from rlpt.launcher import DEFAULT_ENVIRONMENT, Job, launch_all, shell_code
-from rlpt.plan import check_components, default_ranks, make_plan, missing_data
+from rlpt.plan import check_components, data_manifests, default_ranks, make_plan
 from rlpt.registry import describe, suggest
 from rlpt.training.throughput import duration
 
@@ -45,7 +46,7 @@ class Experiment(Section):
     description: str = ""
     recipe: Path = Field(description="the training recipe that all arms share")
     data: Path | None = Field(
-        None, description="data configuration to prepare first where the recipe's data is missing"
+        None, description="data configuration to prepare first; what is up to date is left as it is"
     )
     nproc: int | None = Field(None, ge=1, description="ranks; default: what the recipe's mesh asks for")
     seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)
@@ -143,8 +144,9 @@ def run_experiment(experiment: Experiment, jobs: int = 1) -> dict[str, Any]:
         make_plan(config, ranks[arm, seed])
         check_components(config)
         _check_folder(experiment.run_directory(arm, seed), config)
-    if experiment.data is not None and any(missing_data(config) for config in configs.values()):
+    if experiment.data is not None and not all(_summary_path(experiment, *key).exists() for key in configs):
         _prepare_data(experiment.data)
+    _check_data(experiment, configs.values())
     _run_arms(experiment, ranks, jobs)
     return summarise_experiment(experiment)
 
@@ -226,6 +228,23 @@ def _check_folder(directory: Path, config: Config) -> None:
             f"{directory}: belongs to another configuration (different: {shown}); "
             "delete that folder, or give the experiment another name"
         )
+
+
+def _check_data(experiment: Experiment, configs: Iterable[Config]) -> None:
+    """All runs of an experiment must have read the same data; what they read is noted in `data.json`."""
+    path = experiment.directory / "data.json"
+    now: dict[str, str] = {}
+    for config in configs:
+        now |= data_manifests(config)
+    before = _read_json(path) if path.exists() else {}
+    changed = sorted(manifest for manifest in before.keys() & now.keys() if before[manifest] != now[manifest])
+    if changed:
+        raise ConfigError(
+            f"{experiment.directory}: its runs were begun on other data (different now: {', '.join(changed)}); "
+            "delete that folder, or give the experiment another name"
+        )
+    experiment.directory.mkdir(parents=True, exist_ok=True)
+    write_json(path, before | now)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,11 +124,22 @@ def first_hits(config: Config) -> list[tuple[str, str]]:
     return rows
 
 
-def missing_data(config: Config) -> list[Path]:
-    """Files that the recipe reads and that are not there: the tokenizer, shards of text, held-out shards."""
+def data_files(config: Config) -> list[Path]:
+    """Files that the recipe reads: the tokenizer, shards of text, held-out shards."""
     shards = [*config.evaluation.text, *config.evaluation.unigram]
     for objective in config.objectives.values():
         read = (objective.source, objective.source.get("passages") or {})
         shards += [Path(entry["path"]) for part in read for entry in part.get("blend", ())]
-    files = [config.tokenizer, *(shard.with_name(f"{shard.name}.idx") for shard in shards)]
-    return [file for file in files if not file.exists()]
+    return [config.tokenizer, *(shard.with_name(f"{shard.name}.idx") for shard in shards)]
+
+
+def missing_data(config: Config) -> list[Path]:
+    """Those of `data_files` that are not there."""
+    return [file for file in data_files(config) if not file.exists()]
+
+
+def data_manifests(config: Config) -> dict[str, str]:
+    """Manifest beside a file that the recipe reads -> its sha256; the hashes of all shards are in it."""
+    manifests = {file.parent / "manifest.json" for file in data_files(config)}
+    found = sorted(path for path in manifests if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}

@@ -161,6 +161,17 @@ def test_folder_of_another_configuration_does_not_pass_as_the_arms(place):
         run_experiment(experiment)
 
 
+def test_runs_on_other_data_do_not_pass_as_the_arms(place):
+    experiment = write(place)
+    finish(experiment, FIGURES)
+    Path("manifest.json").write_text("1")  # beside the recipe's tokenizer and text
+    run_experiment(experiment)
+    run_experiment(experiment)
+    Path("manifest.json").write_text("2")
+    with pytest.raises(ConfigError, match=r"other data \(different now: manifest\.json\); delete that folder"):
+        run_experiment(experiment)
+
+
 def test_failing_arm_ends_with_its_exit_code_and_finished_ones_stay(place):
     experiment = write(place, EXPERIMENT.replace("[1, 2, 3]", "[1]"))
     finish(experiment, {"slow": {1: (2.0, 0.1)}})
