@@ -91,6 +91,12 @@ class Claim(Section):
     bound: Bound
 
 
+def training_figures_of(claim: Claim) -> list[str]:
+    """OBJECTIVE/NAME of the training figures that a claim is made of: `arm:training.OBJECTIVE.NAME.end`."""
+    paths = [reference.partition(":")[2].split(".") for reference in claim.value.references]
+    return [f"{path[1]}/{'.'.join(path[2:-1])}" for path in paths if path[0] == "training"]
+
+
 def judge(claim: Claim, summaries: Summaries, seeds: list[str]) -> dict[str, Any]:
     """`{"text", "value", "interval", "bound", "holds"}`: the mean over seeds and its 95 % Student-t interval.
 

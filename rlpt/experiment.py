@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from rlpt.claims import Claim, judge
+from rlpt.claims import Claim, judge, training_figures_of
 from rlpt.config import Config, load_config
 from rlpt.config_files import load_yaml
 from rlpt.config_objectives import Section
@@ -165,7 +165,8 @@ def summarise_experiment(experiment: Experiment) -> dict[str, Any]:
     from rlpt.report.arms import plot_arms
 
     runs = {arm: [experiment.run_directory(arm, seed) for seed in experiment.seeds] for arm in experiment.arms}
-    plot_arms(experiment.name, runs, experiment.directory / "learning.png")
+    figures = [figure for claim in experiment.claims for figure in training_figures_of(claim)]
+    plot_arms(experiment.name, runs, experiment.directory / "learning.png", list(dict.fromkeys(figures)))
     return summary
 
 

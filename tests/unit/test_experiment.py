@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlpt.claims import Claim, judge
+from rlpt.claims import Claim, judge, training_figures_of
 from rlpt.config import dump_config, load_config
 from rlpt.errors import ConfigError, DataError, UserError
 from rlpt.experiment import load_experiment, print_claims, run_experiment, summarise_experiment
@@ -97,6 +97,12 @@ def test_claim_that_does_not_hold_is_reported_and_no_error(place):
     experiment = write(place)
     finish(experiment, {**FIGURES, "fast": dict.fromkeys((1, 2, 3), (9.0, 0.2))})
     assert [claim["holds"] for claim in summarise_experiment(experiment)["claims"]] == [False, False]
+
+
+def test_training_figures_that_a_claim_is_made_of():
+    references = ["a:training.play.reward/gain.end", "b:tasks.sort.pass@1.end"]
+    claim = Claim.model_validate({"text": "t", "value": {"difference": references}, "bound": {"at_least": 0}})
+    assert training_figures_of(claim) == ["play/reward/gain"]
 
 
 def test_one_seed_takes_the_figures_own_interval_or_none():

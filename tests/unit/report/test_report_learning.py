@@ -94,7 +94,10 @@ def test_arms_draw_side_by_side(tmp_path):
     one, other = write(tmp_path / "one", rows()), write(tmp_path / "other", rows(evaluation={"bits_per_byte": 3.0}))
     assert plot_arms("both", {"one": [one, one], "other": [other]}, tmp_path / "arms.png").exists()
     bare = write(tmp_path / "bare", rows(evaluation=None))
-    with pytest.raises(DataError, match="no run of the experiment was evaluated"):
+    series = [{"step": step, "lr": 0.1, "play/success": step / 10} for step in range(1, 5)]
+    trained = write(tmp_path / "trained", series)
+    assert plot_arms("trained", {"arm": [trained]}, tmp_path / "trained.png", ["play/success"]).exists()
+    with pytest.raises(DataError, match="no run was evaluated and no claim names"):
         plot_arms("none", {"bare": [bare]}, tmp_path / "none.png")
 
 
