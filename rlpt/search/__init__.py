@@ -1,0 +1,1 @@
+"""Search: more computation for a better answer, over completions (Generators that wrap a Generator) or over moves."""

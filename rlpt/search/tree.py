@@ -1,0 +1,177 @@
+"""Search trees over moves: what was tried from a position, how often, and what came of it.
+
+A tree grows one leaf a simulation. Statistics of a move are those of the seat that makes it, so that any number of
+seats, in any order of turns, share one rule. Simulations that are under way count as visits that were lost (virtual
+loss: Chaslot, Winands and van den Herik 2008, "Parallel Monte-Carlo tree search"), so that several can be at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlpt.tasks.games.base import OVER
+
+LOSS = -1.0  # the return that a simulation under way counts as
+
+
+class Space(Protocol):
+    """What is searched: positions, moves from them, returns in [-1, 1]. Every game with perfect information is one."""
+
+    num_players: Any
+
+    def player(self, state: Any) -> int:
+        """The seat to move, from 0; `OVER` at the end."""
+        ...
+
+    def legal_moves(self, state: Any) -> Sequence[str]:
+        """In a fixed order; empty at the end."""
+        ...
+
+    def apply(self, state: Any, move: str) -> Any:
+        """The position after a legal move."""
+        ...
+
+    def returns(self, state: Any) -> Sequence[float]:
+        """Each seat's return at the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What an evaluator says of a position: `priors` [A] f64 of its legal moves (they add up to 1), each seat's
+    expected return, and what it took to say so."""
+
+    priors: np.ndarray
+    values: tuple[float, ...]
+    tokens: int = 0  # that a model read or wrote
+
+
+class Evaluator(Protocol):
+    """Judges positions that are not over, in one call. `keys` (64-bit) name the noise of each."""
+
+    def __call__(self, space: Space, states: Sequence[Any], keys: Sequence[int]) -> list[Leaf]: ...
+
+
+@dataclass
+class Node:
+    """A position. Mutable: simulations add to it. Arrays are by legal move, for the seat that moves here."""
+
+    state: Any
+    player: int
+    moves: tuple[str, ...]
+    leaf: Leaf | None = None  # None: not judged yet, or the end
+    priors: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [A] f64; the root's may hold noise
+    visits: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [A] simulations that are finished
+    totals: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [A] f64 sums of their returns
+    pending: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [A] simulations under way
+    children: dict[int, Node] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the game has ended here."""
+        return self.player == OVER
+
+    @property
+    def value(self) -> float:
+        """What the evaluator expects for the seat that moves."""
+        assert self.leaf is not None, "a position that was not judged"
+        return self.leaf.values[self.player]
+
+    def tried(self) -> np.ndarray:
+        """[A] simulations, those under way included."""
+        return self.visits + self.pending
+
+    def means(self, unvisited: float | np.ndarray) -> np.ndarray:
+        """[A] mean returns, those under way counted as lost; `unvisited` where there is none."""
+        tried = self.tried()
+        return np.where(tried > 0, (self.totals + LOSS * self.pending) / np.maximum(tried, 1), unvisited)
+
+    def expand(self, leaf: Leaf) -> None:
+        """The evaluator's word."""
+        assert leaf.priors.shape == (len(self.moves),), "one prior a legal move"
+        num_moves = len(self.moves)
+        self.leaf, self.priors = leaf, leaf.priors.astype(np.float64)
+        self.visits, self.pending = np.zeros(num_moves, np.int64), np.zeros(num_moves, np.int64)
+        self.totals = np.zeros(num_moves)
+
+
+@dataclass
+class Path:
+    """A simulation under way: the moves from the root to a position that is over or has to be judged."""
+
+    steps: list[tuple[Node, int]]
+    end: Node
+
+
+class Tree:
+    """A search from one position. `key` names all of its noise."""
+
+    def __init__(self, space: Space, state: Any, key: int) -> None:
+        self.space, self.key = space, key
+        self.root = self._node(state)
+        self.simulations = 0  # finished, the root's own judgement not counted
+        self.tokens = 0  # spent by the evaluator
+        self.plan: Any = None  # what a rule drew and planned for this search
+        if self.root.is_over:
+            raise ValueError("nothing can be searched in a position that is over")
+
+    def descend(self, choose: Callable[[Node], int]) -> Path:
+        """Starts a simulation: takes moves (by index) until a position is over or not judged yet, and marks them as
+        under way."""
+        node, steps = self.root, []
+        while not node.is_over and node.leaf is not None:
+            index = choose(node)
+            node.pending[index] += 1
+            steps.append((node, index))
+            if index not in node.children:
+                node.children[index] = self._node(self.space.apply(node.state, node.moves[index]))
+            node = node.children[index]
+        return Path(steps, node)
+
+    def finish(self, path: Path, leaf: Leaf | None) -> None:
+        """Ends a simulation: `leaf` judges its end, None where that is over. Returns go to every move on the way."""
+        if leaf is not None and path.end.leaf is None:
+            path.end.expand(leaf)
+            self.tokens += leaf.tokens
+        returns = self.space.returns(path.end.state) if leaf is None else leaf.values
+        for node, index in path.steps:
+            node.pending[index] -= 1
+            node.visits[index] += 1
+            node.totals[index] += returns[node.player]
+        self.simulations += bool(path.steps)
+
+    def nodes(self) -> list[tuple[tuple[str, ...], Node]]:
+        """Every position with the moves that led to it from the root; parents first, then in the order of moves."""
+        found: list[tuple[tuple[str, ...], Node]] = [((), self.root)]
+        for moves, node in found:
+            found += [((*moves, node.moves[index]), node.children[index]) for index in sorted(node.children)]
+        return found
+
+    def dump(self) -> dict[str, Any]:
+        """JSON-able: all that `Recorded` needs to grow the same tree again, and all that a viewer shows."""
+        return {
+            "key": self.key,
+            "simulations": self.simulations,
+            "tokens": self.tokens,
+            "nodes": [_dumped(moves, node) for moves, node in self.nodes()],
+        }
+
+    def _node(self, state: Any) -> Node:
+        return Node(state, self.space.player(state), tuple(self.space.legal_moves(state)))
+
+
+def _dumped(moves: tuple[str, ...], node: Node) -> dict[str, Any]:
+    shown: dict[str, Any] = {"moves": list(moves), "player": node.player}
+    if node.leaf is not None:
+        shown |= {
+            "legal": list(node.moves),
+            "leaf": {"priors": node.leaf.priors.tolist(), "values": list(node.leaf.values), "tokens": node.leaf.tokens},
+            "priors": node.priors.tolist(),
+            "visits": node.visits.tolist(),
+            "totals": node.totals.tolist(),
+        }
+    return shown
