@@ -11,7 +11,6 @@ import numpy as np
 from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.search.tree import Node, Tree
-from rlpt.tasks.base import keyed_hash
 
 
 def considered_visits(considered: int, simulations: int) -> list[int]:
@@ -66,7 +65,7 @@ class Gumbel:
     def prepare(self, tree: Tree, simulations: int) -> None:
         """Draws g and the schedule of a root that was just judged."""
         num_moves = len(tree.root.moves)
-        noise = np.random.Generator(np.random.PCG64(keyed_hash("gumbel", tree.key))).gumbel(size=num_moves)
+        noise = tree.generator("gumbel").gumbel(size=num_moves)
         schedule = considered_visits(min(self.considered, num_moves), simulations)
         tree.plan = GumbelPlan(noise if self.noise else np.zeros(num_moves), schedule)
 

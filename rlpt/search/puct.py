@@ -9,7 +9,6 @@ import numpy as np
 from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.search.tree import Node, Tree
-from rlpt.tasks.base import keyed_hash
 
 
 @register("tree_rule", "puct")
@@ -44,7 +43,7 @@ class Puct:
         """Mixes noise into the priors of a root that was just judged."""
         if self.noise_share:
             root = tree.root
-            drawn = _generator("noise", tree).dirichlet(np.full(len(root.moves), self.noise_alpha))
+            drawn = tree.generator("noise").dirichlet(np.full(len(root.moves), self.noise_alpha))
             root.priors = (1 - self.noise_share) * root.priors + self.noise_share * drawn
 
     def choose(self, tree: Tree, node: Node) -> int:
@@ -69,10 +68,6 @@ class Puct:
         if self.temperature:
             weights = (root.visits / max(1, root.visits.max())) ** (1 / self.temperature)
             weights = weights if weights.any() else root.priors
-            return int(_generator("move", tree).choice(len(weights), p=weights / weights.sum()))
+            return int(tree.generator("move").choice(len(weights), p=weights / weights.sum()))
         best = np.lexsort((np.arange(len(root.moves))[::-1], root.priors, root.means(-np.inf), root.visits))
         return int(best[-1])
-
-
-def _generator(use: str, tree: Tree) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(keyed_hash("puct", use, tree.key)))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rlpt.tasks.base import keyed_hash
 from rlpt.tasks.games.base import OVER
 
 LOSS = -1.0  # the return that a simulation under way counts as
@@ -85,7 +86,7 @@ class Node:
         """[A] simulations, those under way included."""
         return self.visits + self.pending
 
-    def means(self, unvisited: float | np.ndarray) -> np.ndarray:
+    def means(self, unvisited: float) -> np.ndarray:
         """[A] mean returns, those under way counted as lost; `unvisited` where there is none."""
         tried = self.tried()
         return np.where(tried > 0, (self.totals + LOSS * self.pending) / np.maximum(tried, 1), unvisited)
@@ -118,6 +119,10 @@ class Tree:
         self.plan: Any = None  # what a rule drew and planned for this search
         if self.root.is_over:
             raise ValueError("nothing can be searched in a position that is over")
+
+    def generator(self, use: str) -> np.random.Generator:
+        """Noise of one use, keyed by the tree."""
+        return np.random.Generator(np.random.PCG64(keyed_hash(use, self.key)))
 
     def descend(self, choose: Callable[[Node], int]) -> Path:
         """Starts a simulation: takes moves (by index) until a position is over or not judged yet, and marks them as

@@ -51,12 +51,11 @@ class CheckpointMeta:
         """The meta of a run with this configuration, whose model has these heads; None: weights alone matter."""
         resolved = config.model_dump_json().encode()
         model = config.model.model_dump(exclude={"init_std"})
-        optimizer = {
-            "parallel.distributed_optimizer": config.parallel.distributed_optimizer,
-            "heads that the objectives train": list(heads or ()),
-        }
-        digest = hashlib.sha256(resolved).hexdigest()
-        return cls(model, vocabulary, tokenizer, digest, dict(layout), {} if heads is None else optimizer)
+        optimizer: dict[str, Any] = {}
+        if heads is not None:
+            optimizer["parallel.distributed_optimizer"] = config.parallel.distributed_optimizer
+            optimizer["heads that the objectives train"] = list(heads)
+        return cls(model, vocabulary, tokenizer, hashlib.sha256(resolved).hexdigest(), dict(layout), optimizer)
 
     def differences(self, saved: CheckpointMeta) -> list[str]:
         """`key: was A, is B` for each thing that a resume can't change."""

@@ -20,7 +20,7 @@ from rlpt.models.snapshots import Snapshots
 from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights, save_weights, stored_names
 from rlpt.training.checkpoint_files import CheckpointMeta, fault, read_meta
 from rlpt.training.optimizer import Optimizer
-from rlpt.training.runtime import Runtime, required_heads
+from rlpt.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 PACKAGES = ("rlpt", "torch", "megatron-core", "numpy", "sentencepiece", "transformers", "datasets", "wandb")
@@ -35,8 +35,8 @@ class RunFolder:
         config, mesh = runtime.config, runtime.mesh
         self.path = config.directory
         layout = {"tensor": mesh.tensor.size, "pipeline": mesh.pipeline.size, "data": mesh.data.size}
-        tokenizer, heads = runtime.tokenizer, required_heads(config)
-        self.meta = CheckpointMeta.of(config, tokenizer.vocab_size, tokenizer.sha256, layout, heads)
+        tokenizer = runtime.tokenizer
+        self.meta = CheckpointMeta.of(config, tokenizer.vocab_size, tokenizer.sha256, layout, runtime.heads)
         self.store = CheckpointStore(self.path, config.checkpoint, mesh.is_primary, mesh.barrier, mesh.agree)
         self._lock: Any = None
 
