@@ -72,6 +72,8 @@ class SourceContext:
     agree: Callable[[Any], Any] = lambda value: value  # the first tensor-parallel rank's value, on all of them
     algorithm: Any = None  # the objective's algorithm (its `advantages`)
     generator: Any = None  # types.Generator on the training weights
+    chooser: Any = None  # types.Chooser on the training weights
+    past: Callable[[], Mapping[str, Any]] = dict  # the copies of the weights that there are now -> types.Generator
     steps: int = 0  # optimizer steps of the whole run that this source takes part in
     score: Callable[[Batch, str], Scores] | None = None  # no gradients; by the weights of a named snapshot, "": the
     # training weights

@@ -65,6 +65,9 @@ class Trajectory:
     well_formed: float = 1.0  # share of its turns that had the shape asked for
     truncated: bool = False
     policy_step: int = 0  # optimizer steps that the weights which sampled it had done
+    candidates: tuple[np.ndarray | None, ...] | None = None  # L entries: ids that a search weighed up in place of the
+    # token; None: nothing was searched there
+    candidate_weights: tuple[np.ndarray | None, ...] | None = None  # L entries of f32, of the same shapes
     reward: float = 0.0  # of the whole trajectory, whatever `token_rewards` says of where it falls
     rewards: dict[str, float] = field(default_factory=dict)  # the rubric's parts, unweighted
     token_rewards: np.ndarray | None = (
@@ -86,6 +89,8 @@ class Episode:
     trajectories: list[Trajectory]
     outcome: dict[str, float] = field(default_factory=dict)  # role -> verifier's score in [0, 1]
     text: str = ""  # the completion, decoded (for logs)
+    is_measured: bool = True  # whether its outcome says how hard the problem was: not where one policy held all seats
+    note: Any = None  # JSON-able: what the form's memory takes in of it
 
 
 @runtime_checkable
@@ -106,6 +111,16 @@ class Scorer(Protocol):
     the whole vocabulary, 0 off the mask; what a reward that needs the model asks. The first token can't be scored."""
 
     def __call__(self, token_ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """N texts (ids [L]) and the ids [K] that may come after each -> N arrays [K] f32 of their log-probs, renormalised
+    over them, and the value head's word [N] f32 on the states there (None without a head)."""
+
+    def __call__(
+        self, texts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> tuple[list[np.ndarray], np.ndarray | None]: ...
 
 
 @runtime_checkable

@@ -15,9 +15,9 @@ from rlpt.config import EvaluationConfig
 from rlpt.errors import ConfigError
 from rlpt.evaluation.behaviours import Thought, behaviour_figures, measure
 from rlpt.evaluation.statistics import clustered_wilson_interval, pass_at_k
-from rlpt.selfplay.base import ROLE, SelfPlay
+from rlpt.selfplay.base import ROLE, Actor, SelfPlay
 from rlpt.tasks.base import Task, evaluation_seed, keyed_hash
-from rlpt.types import Episode, Generator, Problem, Tokenizer
+from rlpt.types import Episode, Problem
 
 Play = Callable[[list[Problem], Mapping[str, Task], list[int]], list[Episode]]  # (problems, tasks, keys)
 Gather = Callable[[Any], list[Any]]  # all_gather_object over data-parallel ranks, in rank order
@@ -35,11 +35,11 @@ class Attempted:
     thoughts: tuple[Thought, ...] = ()  # one a sample, where they think
 
 
-def play_with(form: SelfPlay, generator: Generator, tokenizer: Tokenizer) -> Play:
+def play_with(form: SelfPlay, actor: Actor) -> Play:
     """A self-play form (`solve`, with `group_size` = samples a problem) as what `evaluate_tasks` calls."""
 
     def play(problems: list[Problem], tasks: Mapping[str, Task], keys: list[int]) -> list[Episode]:
-        return form.play(problems, tasks, generator, tokenizer, keys=keys, policy_step=0)
+        return form.play(problems, tasks, actor, keys=keys, policy_step=0)
 
     return play
 

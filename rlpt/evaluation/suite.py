@@ -16,6 +16,7 @@ from rlpt.evaluation.perplexity import text_bits_per_byte, unigram_bits_per_byte
 from rlpt.evaluation.reasoning import evaluate_tasks, play_with
 from rlpt.evaluation.summary import Evaluation, new_evaluation
 from rlpt.models.policy import Policy
+from rlpt.selfplay.base import Actor
 from rlpt.types import Generator
 
 
@@ -51,7 +52,7 @@ class EvaluationSuite:
         for index, (task, _) in enumerate(self.tasks):
             form.check(task, f"evaluation.tasks.{index}.task")
         form = replace(form, group_size=options.samples, temperature=options.temperature)
-        self.play = play_with(form, generator, tokenizer)
+        self.play = play_with(form, Actor(generator, tokenizer))
 
     def __call__(self, step: int, text_tokens: int) -> Evaluation:
         """One evaluation, the same on every rank; all ranks must call it."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from rlpt.algorithms.base import Baselines, Outcomes
 from rlpt.batch import SourceContext
+from rlpt.rollout.ranks import in_turn
 from rlpt.types import Episode
 
 Plays = list[tuple[str, int, float]]  # (task, level, success) of every episode
@@ -26,7 +26,7 @@ def compare(episodes: list[Episode], context: SourceContext, baselines: Baseline
     tasks = [episode.problem.task for episode in episodes for _ in episode.trajectories]
     plays: dict[int, Plays] = {id(episode.problem): [] for episode in episodes}
     for episode in episodes:
-        if episode.outcome:
+        if episode.outcome and episode.is_measured:
             success = float(all(score == 1.0 for score in episode.outcome.values()))
             plays[id(episode.problem)].append((episode.problem.task, episode.problem.level, success))
     rows = [
@@ -46,9 +46,7 @@ def compare(episodes: list[Episode], context: SourceContext, baselines: Baseline
     for trajectory, advantage in zip(trajectories, advantages[first : first + len(trajectories)]):
         trajectory.advantage = float(advantage)
     algorithm.credit(trajectories, lambda values: np.sum(context.gather(values), axis=0))
-    # ranks hold problems round robin: put the plays back into problem order, so that any layout records the same
-    in_turn = zip_longest(*(part for part, _ in gathered), fillvalue=())
-    every_play = [play for turn in in_turn for group in turn for play in group]
+    every_play = in_turn([part for part, _ in gathered])
     figures = _figures(every_row, peers) | _prompt_tokens(episodes, context)
     figures["episodes"] = float(sum(context.gather(len(episodes))))
     if every_play:

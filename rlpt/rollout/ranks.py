@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
 from rlpt.batch import SourceContext
 from rlpt.errors import ConfigError
 
@@ -18,3 +22,9 @@ def check_share(key: str, number: int, context: SourceContext) -> None:
 def own(first: int, number: int, context: SourceContext) -> list[int]:
     """This rank's of the problems `first`, `first` + 1, ..., in all `number` of them, wherever the numbers begin."""
     return list(range(first, first + number))[context.data_rank :: context.data_size]
+
+
+def in_turn(parts: Sequence[Sequence[Sequence[Any]]]) -> list[Any]:
+    """What each rank has of each of its problems, put back into problem order: any number of ranks gives the same."""
+    turns = zip_longest(*parts, fillvalue=())
+    return [one for turn in turns for group in turn for one in group]

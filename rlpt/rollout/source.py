@@ -18,10 +18,11 @@ from rlpt.rewards.base import DEFAULT_RUBRIC, RewardContext, Rubric
 from rlpt.rollout.comparison import compare
 from rlpt.rollout.packing import COLUMNS, pack
 from rlpt.rollout.passages import PassageOptions, Passages
-from rlpt.rollout.ranks import check_share, own
+from rlpt.rollout.ranks import check_share, in_turn, own
 from rlpt.rollout.replay import Replay
 from rlpt.rollout.scoring import POLICY, TextScorer, row_shape, score_trajectories
 from rlpt.rollout.task_mix import TaskMix, TaskShare, Unreachable
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.curriculum import Weighting
 from rlpt.tasks.base import keyed_hash
 from rlpt.types import Episode, Trajectory
@@ -81,6 +82,7 @@ class EpisodeSource:
         self.selfplay = registry.create("selfplay", options.selfplay, f"{where}.selfplay")
         self.rubric = Rubric.from_config(options.rubric, f"{where}.rubric")
         self.problems = self._open_problems(where)
+        self.memory = self.selfplay.memory()
         if options.skip_silent and context.algorithm.needs_silent:
             raise ConfigError(
                 f"{where}.skip_silent: the algorithm's entropy, KL or value term acts on silent episodes too; use one "
@@ -157,11 +159,13 @@ class EpisodeSource:
         self.last_episodes = episodes
         figures, plays = compare(episodes, context, self.baselines)
         self.problems.record(plays)
+        if self.memory is not None:
+            self.memory.record(in_turn(context.gather(_notes(episodes))), step)
         self.recent = [*self.recent, *self._texts(episodes)][-RECENT_TRACES:] if self._remembers else []
         figures["scored_tokens"] = float(sum(context.gather(self._scored_tokens)))
         for key in ("episodes", "tokens", "prompt_tokens", "scored_tokens"):
             figures[key] += self._metrics[key]
-        self._metrics |= figures | self.problems.metrics()
+        self._metrics |= figures | self.problems.metrics() | ({} if self.memory is None else self.memory.metrics())
         by_problem: dict[int, list[Trajectory]] = {}
         for episode in episodes:
             kept = [one for one in episode.trajectories if not options.skip_silent or one.advantage != 0]
@@ -180,12 +184,17 @@ class EpisodeSource:
         episodes: list[Episode] = self.selfplay.play(
             self.problems.draw(indices),
             self.problems.tasks,
-            self.context.generator,
-            self.context.tokenizer,
+            self._actor(),
             keys=keys,
             policy_step=step,
+            memory=self.memory,
         )
         return episodes
+
+    def _actor(self) -> Actor:
+        context = self.context
+        heads = {name: TextScorer(context, head=name) for name in context.heads}
+        return Actor(context.generator, context.tokenizer, context.chooser, context.past(), heads)
 
     def _score(self, episodes: list[Episode], step: int) -> None:
         """Rewards, and what the algorithm wants to know of the reference and of the value head."""
@@ -264,6 +273,7 @@ class EpisodeSource:
             "baselines": dict(self.baselines),
             "recent": list(self.recent),
             "replay": self.replay.state_dict(self.context.gather),
+            **({} if self.memory is None else {"memory": self.memory.state_dict()}),
             **self.problems.state_dict(),
         }
 
@@ -273,3 +283,13 @@ class EpisodeSource:
         self.baselines, self.recent = dict(state["baselines"]), list(state["recent"])
         self.replay.load_state_dict(state["replay"], self.context.data_rank, self.context.data_size)
         self.problems.load_state_dict(state)
+        if self.memory is not None and "memory" in state:
+            self.memory.load_state_dict(state["memory"])
+
+
+def _notes(episodes: list[Episode]) -> list[list[Any]]:
+    """What the form's memory takes in of this rank's episodes, by problem."""
+    notes: dict[int, list[Any]] = {}
+    for episode in episodes:
+        notes.setdefault(id(episode.problem), []).append(episode.note)
+    return list(notes.values())

@@ -21,6 +21,7 @@ from rlpt.rollout.packing import pack
 from rlpt.rollout.ranks import check_share, own
 from rlpt.rollout.scoring import row_shape
 from rlpt.rollout.task_mix import TaskMix, TaskShare
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.curriculum import Weighting
 from rlpt.selfplay.solve import Solve
 from rlpt.tasks.base import keyed_hash
@@ -82,9 +83,8 @@ class StepValueSource:
         mine = own(self.problems_drawn, self.options.problems, context)
         self.problems_drawn += self.options.problems
         keys = [keyed_hash("step values", context.objective, context.seed, index) >> 1 for index in mine]
-        episodes = self.form.play(
-            self.mix.draw(mine), self.mix.tasks, context.generator, context.tokenizer, keys=keys, policy_step=step
-        )
+        actor = Actor(context.generator, context.tokenizer)
+        episodes = self.form.play(self.mix.draw(mine), self.mix.tasks, actor, keys=keys, policy_step=step)
         judged = [self._steps(episode) for episode in episodes]
         sampled = self._continue(episodes, judged, keys)
         shown = [self._shown(found) for found in judged if found]

@@ -46,7 +46,10 @@ class TaskMix:
 
     def draw(self, indices: Iterable[int]) -> list[Problem]:
         """The problems with these numbers, at the curriculum's present state."""
-        return [self.tasks[task].sample(seed, level) for task, level, seed in map(self.curriculum.draw, indices)]
+        drawn = [(self.tasks[task], level, seed) for task, level, seed in map(self.curriculum.draw, indices)]
+        if self.form is None:
+            return [task.sample(seed, level) for task, level, seed in drawn]
+        return [self.form.problem(task, seed, level) for task, level, seed in drawn]
 
     def record(self, plays: Iterable[tuple[str, int, float]]) -> None:
         """Moves the curriculum on by (task, level, success) of every play, in problem order."""

@@ -1,18 +1,53 @@
-"""The SelfPlay contract: problems in, episodes with outcomes and peer sets out. And how all forms of it sample."""
+"""The SelfPlay contract: problems in, episodes with outcomes and peer sets out. And how all forms of it sample.
+
+A form is a frozen record of options. What it may ask of the policy comes as an `Actor`; what it remembers between plays
+(ratings of past selves, a buffer of proposals) is a `Memory`, which its source keeps and saves.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 from rlpt.errors import ConfigError
 from rlpt.tasks.base import Task
-from rlpt.types import Episode, Generator, Problem, SamplingParams, Tokenizer
+from rlpt.types import Chooser, Episode, Generator, Problem, SamplingParams, Scorer, Tokenizer
 
 ROLE = "solver"  # the one role of forms in which nobody plays against anybody
+
+
+@dataclass(frozen=True)
+class Actor:
+    """What a form of self-play may ask of the policy."""
+
+    generator: Generator  # the present weights
+    tokenizer: Tokenizer
+    chooser: Chooser | None = None  # their log-probs of given moves, and what the value head says
+    past: Mapping[str, Generator] = field(default_factory=dict)  # named copies of the weights that there are now
+    heads: Mapping[str, Scorer] = field(default_factory=dict)  # scalar heads: values [L] of the state before each token
+
+
+class Memory(Protocol):
+    """What a form remembers between plays, the same on every rank."""
+
+    def record(self, notes: Sequence[Any], policy_step: int) -> None:
+        """Takes in the notes of all ranks' episodes of one play, in problem order."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of its present state."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able and exact."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` was taken."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,19 +76,28 @@ class SelfPlay(ABC):
         self,
         problems: Sequence[Problem],
         tasks: Mapping[str, Task],
-        generator: Generator,
-        tokenizer: Tokenizer,
+        actor: Actor,
         *,
         keys: Sequence[int],
         policy_step: int,
+        memory: Any = None,
     ) -> list[Episode]:
         """Plays each problem: `len(problems) * group_size` episodes, those of one problem side by side, with the
         verifier's outcomes; rewards come later, from a rubric.
 
         `tasks` by task name; `keys[i]` (64-bit) names problem i: all noise of its episodes is keyed by it, whatever
         else is in the call. `policy_step` is written into the trajectories. Trajectories that are compared with each
-        other share `peers`.
+        other share `peers`. `memory` is what `memory()` made, as it has become; it is read here, and moves on by the
+        episodes' notes alone. None: the form plays as if it remembered nothing.
         """
+
+    def memory(self) -> Memory | None:
+        """What it remembers, at the start of a run; None: nothing."""
+        return None
+
+    def problem(self, task: Task, seed: int, level: int) -> Problem:
+        """The problem of (seed, level) that is played."""
+        return task.sample(seed, level)
 
     @abstractmethod
     def chance(self, task: Task, problem: Problem, tokenizer: Tokenizer) -> float:

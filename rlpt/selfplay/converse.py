@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlpt.errors import ConfigError
 from rlpt.registry import register
-from rlpt.selfplay.base import ROLE, SelfPlay
+from rlpt.selfplay.base import ROLE, Actor, SelfPlay
 from rlpt.tasks.base import Task, capped, keyed_hash
 from rlpt.tasks.environments.base import Environment, Observation, opening_text, shown_text
 from rlpt.template import END, encode_marked
-from rlpt.types import Completion, Episode, Generator, Problem, SamplingParams, Tokenizer, Trajectory
+from rlpt.types import Completion, Episode, Problem, SamplingParams, Tokenizer, Trajectory
 
 
 @register("selfplay", "converse")
@@ -42,11 +42,11 @@ class Converse(SelfPlay):
         self,
         problems: Sequence[Problem],
         tasks: Mapping[str, Task],
-        generator: Generator,
-        tokenizer: Tokenizer,
+        actor: Actor,
         *,
         keys: Sequence[int],
         policy_step: int,
+        memory: Any = None,
     ) -> list[Episode]:
         """The role's outcome is the environment's score; an ill-formed turn is used up."""
         talks = []
@@ -54,13 +54,13 @@ class Converse(SelfPlay):
             environment = tasks[problem.task]
             assert isinstance(environment, Environment)
             for sample in range(self.group_size):
-                talks.append(_Talk(environment, problem, key, sample, tokenizer))
+                talks.append(_Talk(environment, problem, key, sample, actor.tokenizer))
         while live := [talk for talk in talks if self._goes_on(talk)]:
             params = [self._sampling(talk) for talk in live]
             starts = [self._window_start(talk, sampling) for talk, sampling in zip(live, params)]
             views = [talk.tokens[start:] for talk, start in zip(live, starts)]
             noise = [keyed_hash("converse", talk.key, talk.sample, talk.turns) >> 1 for talk in live]
-            for talk, start, completion in zip(live, starts, generator(views, params, noise), strict=True):
+            for talk, start, completion in zip(live, starts, actor.generator(views, params, noise), strict=True):
                 talk.take_turn(start, completion)
         return [talk.episode(self.temperature, policy_step) for talk in talks]
 

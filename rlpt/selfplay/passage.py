@@ -10,14 +10,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlpt.errors import ConfigError
-from rlpt.selfplay.base import ROLE, SelfPlay, token_ids
+from rlpt.selfplay.base import ROLE, Actor, SelfPlay, token_ids
 from rlpt.tasks.base import Task, keyed_hash
-from rlpt.types import Completion, Episode, Generator, Problem, SamplingParams, Tokenizer, Trajectory
+from rlpt.types import Completion, Episode, Problem, SamplingParams, Tokenizer, Trajectory
 
 PASSAGE = "passage"  # the kind, and the `Problem.task` of all passages
 
@@ -55,13 +55,14 @@ class PassagePlay(SelfPlay):
         self,
         problems: Sequence[Problem],
         tasks: Mapping[str, Task],
-        generator: Generator,
-        tokenizer: Tokenizer,
+        actor: Actor,
         *,
         keys: Sequence[int],
         policy_step: int,
+        memory: Any = None,
     ) -> list[Episode]:
         """`tasks` has nothing to say about passages. Raises ConfigError for one with too short a future."""
+        tokenizer = actor.tokenizer
         sampling = self.sampling(tokenizer)
         attempts: list[tuple[Problem, int]] = []
         prompts, noise = [], []
@@ -77,7 +78,7 @@ class PassagePlay(SelfPlay):
                 attempts.append((problem, key))
                 prompts.append(prompt)
                 noise.append(keyed_hash(PASSAGE, key, sample) >> 1)  # 63 bits: a signed tensor holds it
-        completions = generator(prompts, [sampling] * len(prompts), noise)
+        completions = actor.generator(prompts, [sampling] * len(prompts), noise)
         return [
             self.episode(problem, completion, tokenizer, key=key, policy_step=policy_step)
             for (problem, key), completion in zip(attempts, completions, strict=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlpt.errors import ConfigError
 from rlpt.registry import register
-from rlpt.selfplay.base import ROLE, SelfPlay
+from rlpt.selfplay.base import ROLE, Actor, SelfPlay
 from rlpt.tasks.base import Task, keyed_hash
 from rlpt.template import ANSWER, END, THINK, encode_marked, parse_answer, prompt_text
 from rlpt.types import Completion, Episode, Generator, Problem, SamplingParams, Tokenizer, Trajectory
@@ -57,12 +57,13 @@ class Solve(SelfPlay):
         self,
         problems: Sequence[Problem],
         tasks: Mapping[str, Task],
-        generator: Generator,
-        tokenizer: Tokenizer,
+        actor: Actor,
         *,
         keys: Sequence[int],
         policy_step: int,
+        memory: Any = None,
     ) -> list[Episode]:
+        tokenizer = actor.tokenizer
         prompts, params, noise = [], [], []
         samplings: dict[tuple[str, int], list[SamplingParams]] = {}
         for problem, key in zip(problems, keys, strict=True):
@@ -74,7 +75,7 @@ class Solve(SelfPlay):
                 prompts.append(prompt)
                 params.append(samplings[kind])
                 noise.append(keyed_hash("solve", key, sample) >> 1)  # 63 bits: a signed tensor holds it
-        completions = self.complete(prompts, params, noise, generator)
+        completions = self.complete(prompts, params, noise, actor.generator)
         episodes = []
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             problem, key = problems[row // self.group_size], keys[row // self.group_size]

@@ -8,6 +8,7 @@ from helpers.tokenizer import CharacterTokenizer
 import rlpt.selfplay  # noqa: F401  (registers)
 from rlpt import registry
 from rlpt.errors import ConfigError
+from rlpt.selfplay.base import Actor
 from rlpt.tasks.base import create_task, train_seed
 from rlpt.types import Problem
 
@@ -36,7 +37,7 @@ def play(request):
     def run(indices):
         problems = [problem_of(form.kinds[0], i) for i in indices]
         keys = [train_seed(2, i) for i in indices]
-        return form.play(problems, TASKS, RandomGenerator(), TOKENIZER, keys=keys, policy_step=5)
+        return form.play(problems, TASKS, Actor(RandomGenerator(), TOKENIZER), keys=keys, policy_step=5)
 
     return run
 

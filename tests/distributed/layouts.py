@@ -28,6 +28,7 @@ from rlpt.models.policy import Policy
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.rollout.packing import RowShape, pack
 from rlpt.rollout.sampling import draw, kept_logprobs, keyed_uniform
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.converse import Converse
 from rlpt.tasks.base import create_task, train_seed
 from rlpt.template import SPECIAL_TOKENS
@@ -119,8 +120,7 @@ def converse(config: Config) -> dict[str, Any]:
     episodes = form.play(
         problems,
         {"memory": task},
-        PolicyGenerator(policy),
-        SmallTokenizer(),
+        Actor(PolicyGenerator(policy), SmallTokenizer()),
         keys=list(range(4)),
         policy_step=0,
     )

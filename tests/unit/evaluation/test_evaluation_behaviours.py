@@ -12,6 +12,7 @@ from rlpt import registry
 from rlpt.config import EvaluationConfig
 from rlpt.evaluation.behaviours import Thought, behaviour_figures, measure, repetition, thought_text
 from rlpt.evaluation.reasoning import evaluate_tasks, play_with
+from rlpt.selfplay.base import Actor
 from rlpt.tasks.base import create_task, evaluation_seed
 from rlpt.template import ANSWER, END, PROMPT, THINK
 from rlpt.types import Episode, Problem
@@ -109,7 +110,7 @@ def test_a_mean_over_nothing_is_none():
 
 def evaluated(generator, **options):
     form = registry.create("selfplay", {"name": "solve", "group_size": 2} | options)
-    play = play_with(form, generator, CharacterTokenizer())
+    play = play_with(form, Actor(generator, CharacterTokenizer()))
     return evaluate_tasks([(PATH, 2)], play, EvaluationConfig(problems=8, samples=2, pass_at=[1]))["graph_path"]
 
 

@@ -8,6 +8,7 @@ from helpers.tokenizer import CharacterTokenizer
 from rlpt.algorithms.rlp import RLP
 from rlpt.batch import Scores
 from rlpt.rollout.packing import RowShape, pack
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.think import Think
 from rlpt.types import Problem
 
@@ -18,7 +19,7 @@ def test_gradient_is_exactly_zero_off_the_thoughts():
     meta = {"context": tuple(context), "future": tuple(future)}
     form = Think(group_size=6, max_thought=4, characters="01", horizon=3)
     episodes = form.play(
-        [Problem("passage", 1, 0, "", "", meta)], {}, RandomGenerator(), tokenizer, keys=[7], policy_step=0
+        [Problem("passage", 1, 0, "", "", meta)], {}, Actor(RandomGenerator(), tokenizer), keys=[7], policy_step=0
     )
     trajectories = [episode.trajectories[0] for episode in episodes]
     for index, trajectory in enumerate(trajectories):

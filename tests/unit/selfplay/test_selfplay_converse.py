@@ -10,6 +10,7 @@ from helpers.tokenizer import CharacterTokenizer
 import rlpt.tasks  # noqa: F401  (registers)
 from rlpt import registry
 from rlpt.errors import ConfigError
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.converse import Converse
 from rlpt.tasks.base import create_task, train_seed
 from rlpt.tasks.environments.memory import facts_of
@@ -27,7 +28,7 @@ PROBLEM = Problem("memory", 1, LEVEL, "memory a37", "", {"entity": "a", "relatio
 def play(form, script, problem=PROBLEM, generator=None, keys=(11,)):
     generator = generator or ScriptedGenerator(TOKENIZER, script)
     problems, tasks = [problem] * len(keys), {"memory": TASK}
-    return form.play(problems, tasks, generator, TOKENIZER, keys=keys, policy_step=7), generator
+    return form.play(problems, tasks, Actor(generator, TOKENIZER), keys=keys, policy_step=7), generator
 
 
 def perfect(prompt, row):
@@ -139,8 +140,7 @@ def test_memory_beyond_the_window_is_played_with_tools_only():
     (episode,) = Converse(group_size=1, window=24).play(
         [problem],
         {"memory": without},
-        ScriptedGenerator(TOKENIZER, lambda prompt, row: problem.answer + END),
-        TOKENIZER,
+        Actor(ScriptedGenerator(TOKENIZER, lambda prompt, row: problem.answer + END), TOKENIZER),
         keys=[1],
         policy_step=0,
     )

@@ -7,6 +7,7 @@ from helpers.tokenizer import CharacterTokenizer
 
 from rlpt import registry
 from rlpt.errors import ConfigError
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.predict import Predict, boundary_credit
 from rlpt.template import ANSWER, END, THINK
 from rlpt.types import Problem
@@ -58,7 +59,7 @@ def text_passage(context, future):
 
 def play(form, problems, generator, tokenizer=PIECES, keys=None):
     keys = list(range(11, 11 + len(problems))) if keys is None else keys
-    return form.play(problems, {}, generator, tokenizer, keys=keys, policy_step=7)
+    return form.play(problems, {}, Actor(generator, tokenizer), keys=keys, policy_step=7)
 
 
 CAT_BYTES = [b" cat", b" sat", b" down"]

@@ -8,6 +8,7 @@ from helpers.tokenizer import CharacterTokenizer
 import rlpt.tasks  # noqa: F401  (registers)
 from rlpt import registry
 from rlpt.errors import ConfigError
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.solve import Solve
 from rlpt.tasks.base import create_task
 from rlpt.template import ANSWER, END, THINK
@@ -21,7 +22,7 @@ PROBLEM = Problem("reverse", 1, 2, "reverse 314", "413", {"text": "314"})
 def play(form, script, problems=(PROBLEM,), keys=(11,), generator=None):
     generator = generator or ScriptedGenerator(TOKENIZER, script)
     tasks = {"reverse": TASK}
-    return form.play(problems, tasks, generator, TOKENIZER, keys=keys, policy_step=7), generator
+    return form.play(problems, tasks, Actor(generator, TOKENIZER), keys=keys, policy_step=7), generator
 
 
 def test_helpers_are_what_the_protocols_ask():

@@ -6,6 +6,7 @@ from helpers.tokenizer import CharacterTokenizer
 
 from rlpt import registry
 from rlpt.errors import ConfigError
+from rlpt.selfplay.base import Actor
 from rlpt.selfplay.think import Think
 from rlpt.template import ANSWER, THINK
 from rlpt.types import Problem
@@ -22,7 +23,7 @@ def passage(context, future, seed=1):
 def play(form, script, problems, keys=None):
     generator = ScriptedGenerator(TOKENIZER, script)
     keys = list(range(11, 11 + len(problems))) if keys is None else keys
-    return form.play(problems, {}, generator, TOKENIZER, keys=keys, policy_step=7), generator
+    return form.play(problems, {}, Actor(generator, TOKENIZER), keys=keys, policy_step=7), generator
 
 
 def spans(mask):
@@ -74,7 +75,7 @@ def test_peers_follow_the_passages_and_noise_the_keys():
     form = Think(group_size=2, characters="01")
 
     def tokens(problems, keys):
-        episodes = form.play(problems, {}, RandomGenerator(), TOKENIZER, keys=keys, policy_step=0)
+        episodes = form.play(problems, {}, Actor(RandomGenerator(), TOKENIZER), keys=keys, policy_step=0)
         assert [episode.trajectories[0].peers for episode in episodes] == [key for key in keys for _ in range(2)]
         assert [episode.problem for episode in episodes] == [problem for problem in problems for _ in range(2)]
         return [episode.trajectories[0].token_ids.tolist() for episode in episodes]
