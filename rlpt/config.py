@@ -136,6 +136,19 @@ class EvaluatedTask(Section):
     label: str = Field("", pattern=r"^[A-Za-z0-9_@-]*$", description="what its figures are called; default: the task")
 
 
+class EvaluatedGame(Section):
+    """One game against one scripted opponent."""
+
+    task: Spec = Field(description="{name: tic_tac_toe, **options}")
+    level: int = Field(0, ge=0)
+    opponent: Spec = Field(description="{name: random | solver | minimax | mcts, **options}")
+    games: int = Field(200, ge=2, description="the policy sits in each seat in turn")
+    temperature: float = Field(0.0, ge=0, description="of the policy's moves, where it does not search; 0: greedy")
+    search: Spec | None = Field(None, description="{simulations, leaf, rule, ...}: tree search at each of its moves")
+    max_moves: int = Field(0, ge=0, description="after which a game counts as drawn; 0: no limit")
+    label: str = Field("", pattern=r"^[A-Za-z0-9_@-]*$", description="what its figures are called")
+
+
 class EvaluationConfig(Section):
     """What is measured on held-out text and held-out problems."""
 
@@ -146,6 +159,7 @@ class EvaluationConfig(Section):
     )
     text_tokens: int = Field(65_536, ge=1, description="most held-out tokens that are read")
     tasks: list[EvaluatedTask] = Field(default_factory=list)
+    games: list[EvaluatedGame] = Field(default_factory=list)
     problems: int = Field(128, ge=1, description="held-out problems a task")
     samples: int = Field(4, ge=1, description="answers sampled a problem")
     pass_at: list[int] = Field(default_factory=lambda: [1, 4], description="k of pass@k; each at most `samples`")
@@ -239,10 +253,10 @@ class Config(Section):
                 )
         self._check_steps()
         self._check_bilevel()
-        if self.evaluation.tasks and self.parallel.pipeline > 1:
+        if (self.evaluation.tasks or self.evaluation.games) and self.parallel.pipeline > 1:
             raise ValueError(
-                f"evaluation.tasks are answered in place and need parallel.pipeline=1 (given: {self.parallel.pipeline})"
-                "; leave them empty here"
+                "evaluation.tasks and games are answered in place and need parallel.pipeline=1 (given: "
+                f"{self.parallel.pipeline}); leave them empty here"
             )
         return self
 

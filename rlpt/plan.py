@@ -115,6 +115,8 @@ def first_hits(config: Config) -> list[tuple[str, str]]:
         if not isinstance(options, EpisodeOptions):
             continue
         form = registry.create("selfplay", options.selfplay, f"objectives.{name}.source.selfplay")
+        if not form.needs_luck:
+            continue
         steps = objective.active_steps(config.schedule.steps)
         for index, share in enumerate(options.tasks):
             task = registry.create("task", share.task, f"objectives.{name}.source.tasks.{index}.task")

@@ -1,6 +1,7 @@
 """How log-probs become a loss. One file an algorithm; one import line registers it."""
 
 from rlpt.algorithms import (
+    alpha_zero,
     cispo,
     dapo,
     distill,
@@ -20,6 +21,7 @@ from rlpt.algorithms import (
 )
 
 __all__ = [
+    "alpha_zero",
     "cispo",
     "dapo",
     "distill",

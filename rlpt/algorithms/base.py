@@ -60,6 +60,7 @@ class Algorithm(ABC):
     """An objective with an estimator of advantages. The subclass's fields are its options in YAML."""
 
     uses_rewards: ClassVar[bool] = True  # False: it learns from what is shown, advantages are not looked at
+    uses_targets: ClassVar[bool] = False  # True: it learns from what a search chose among candidates
 
     @abstractmethod
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
@@ -96,6 +97,11 @@ class Algorithm(ABC):
     def trains_head_alone(self, turn: int) -> bool:
         """Whether its gradient in this turn (how often it has taken part) is to stop at the head."""
         return False
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether what its head says of the actions must be there when they are credited."""
+        return bool(self.head)
 
     @property
     def needs_reference(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,9 @@ class Distill(Supervised):
 
     Its gradient is that of KL(w || p) where the weights of a token sum to 1; candidates left over have weight 0.
     """
+
+    uses_rewards: ClassVar[bool] = False
+    uses_targets: ClassVar[bool] = True
 
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         mask, weights = batch.loss_mask, batch.candidate_weights

@@ -12,18 +12,18 @@ from rlpt import registry
 from rlpt.config import Config
 from rlpt.data.corpus import held_out_batches, token_counts
 from rlpt.distributed.mesh import Mesh
+from rlpt.evaluation.games import evaluate_games, open_contests
 from rlpt.evaluation.perplexity import text_bits_per_byte, unigram_bits_per_byte
 from rlpt.evaluation.reasoning import evaluate_tasks, play_with
 from rlpt.evaluation.summary import Evaluation, new_evaluation
 from rlpt.models.policy import Policy
 from rlpt.selfplay.base import Actor
-from rlpt.types import Generator
 
 
 class EvaluationSuite:
     """Held-out text and tasks, opened once. Raises ConfigError or DataError when something is not there."""
 
-    def __init__(self, config: Config, tokenizer: Any, policy: Policy, generator: Generator, mesh: Mesh) -> None:
+    def __init__(self, config: Config, tokenizer: Any, policy: Policy, actor: Actor, mesh: Mesh) -> None:
         options = config.evaluation
         self.options, self.tokenizer, self.policy, self.mesh = options, tokenizer, policy, mesh
         self.text = (
@@ -52,7 +52,9 @@ class EvaluationSuite:
         for index, (task, _) in enumerate(self.tasks):
             form.check(task, f"evaluation.tasks.{index}.task")
         form = replace(form, group_size=options.samples, temperature=options.temperature)
-        self.play = play_with(form, Actor(generator, tokenizer))
+        self.actor = actor
+        self.play = play_with(form, actor)
+        self.contests = open_contests(options.games)
 
     def __call__(self, step: int, text_tokens: int) -> Evaluation:
         """One evaluation, the same on every rank; all ranks must call it."""
@@ -63,7 +65,8 @@ class EvaluationSuite:
         tasks = evaluate_tasks(
             self.tasks, self.play, self.options, data.rank, data.size, data.gather_objects, self.names
         )
-        return new_evaluation(step, text_tokens, tasks, bits, self.unigram)
+        games = evaluate_games(self.contests, self.actor, data.rank, data.size, data.gather_objects)
+        return new_evaluation(step, text_tokens, tasks, bits, self.unigram, games)
 
     def _reduce(self, values: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(values).to(self.policy.device.torch_device)

@@ -28,10 +28,12 @@ def new_evaluation(
     tasks: Mapping[str, Mapping[str, Any]],
     bits_per_byte: float | None = None,
     unigram: float | None = None,
+    games: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluation:
     """One evaluation's record; None where no text is evaluated, and where a figure is not finite."""
     record = {"step": step, "text_tokens": text_tokens, "bits_per_byte": bits_per_byte, "unigram": unigram}
-    finite: Evaluation = _finite(record | {"tasks": {name: dict(figures) for name, figures in tasks.items()}})
+    played = {"games": {name: dict(figures) for name, figures in games.items()}} if games else {}
+    finite: Evaluation = _finite(record | {"tasks": {name: dict(figures) for name, figures in tasks.items()}} | played)
     return finite
 
 
@@ -101,12 +103,24 @@ def summarise(
     return {
         "bits_per_byte": {"start": first["bits_per_byte"], "end": last["bits_per_byte"], "unigram": last["unigram"]},
         "tasks": tasks,
+        "games": _games(first, last),
         "steps": steps,
         "text_tokens": text_tokens,
         "rollout_tokens": rollout_tokens,
         "episodes": episodes,
         "seconds": seconds,
     }
+
+
+def _games(first: Evaluation, last: Evaluation) -> dict[str, Any]:
+    """Label -> {"no_loss", "worst_seat", "win": {"start", "end"}}, the first with its interval."""
+    games = {}
+    for label, end in last.get("games", {}).items():
+        start = first.get("games", {}).get(label)
+        pairs = {key: {"start": _at(start, key), "end": end[key]} for key in ("no_loss", "worst_seat", "win")}
+        pairs["no_loss"]["interval"] = end["interval"]
+        games[label] = pairs
+    return games
 
 
 def _thoughts(start: Mapping[str, Any] | None, end: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +149,9 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Group:
 
     last = evaluations[-1]
     thinks = any("behaviours" in figures for figures in last["tasks"].values())
-    return Group(_figure_table(evaluations), *([_behaviour_table(evaluations)] if thinks else []))
+    more = [_behaviour_table(evaluations)] if thinks else []
+    more += [_game_table(evaluations)] if last.get("games") else []
+    return Group(_figure_table(evaluations), *more)
 
 
 def _figure_table(evaluations: Sequence[Evaluation]) -> Table:
@@ -185,11 +201,30 @@ def _behaviour_table(evaluations: Sequence[Evaluation]) -> Table:
     return table
 
 
+def _game_table(evaluations: Sequence[Evaluation]) -> Table:
+    """A line a contest: no losses at first and now, with its interval and the worst seat's; what became of games."""
+    from rich.table import Table
+
+    first, last = evaluations[0], evaluations[-1]
+    table = Table(title=f"Games at step {last['step']}", title_justify="left")
+    table.add_column("games")
+    steps = (f"no loss, step {first['step']}", f"step {last['step']}")
+    for heading in (*steps, "95 % interval", "worst seat", "won", "drawn", "lost"):
+        table.add_column(heading, justify="right")
+    for label, figures in last["games"].items():
+        low, high = figures["interval"]
+        start = _at(first.get("games", {}).get(label), "no_loss")
+        shares = (_number(figures[key]) for key in ("worst_seat", "win", "draw", "loss"))
+        table.add_row(label, _number(start), _number(figures["no_loss"]), f"{low:.3f} to {high:.3f}", *shares)
+    return table
+
+
 def print_evaluation(evaluations: Sequence[Evaluation]) -> None:
     """Prints `evaluation_table`, and on a terminal in colour; nothing where nothing is evaluated."""
     from rich.console import Console
 
-    if evaluations[-1]["bits_per_byte"] is None and not evaluations[-1]["tasks"]:
+    last = evaluations[-1]
+    if last["bits_per_byte"] is None and not last["tasks"] and not last.get("games"):
         return
     Console().print(evaluation_table(evaluations))
 

@@ -54,13 +54,14 @@ class DecodeState:
         self.values = [empty(shape) for _ in gpt.decoder.layers]
         self.open = torch.zeros(rows, capacity, dtype=torch.bool, device=self.weight.device)  # columns with a token
         self.column = 0
+        self.hidden = empty(rows, config.hidden_size)  # of the last column, after the final norm: what heads read
         self.cos, self.sin = _rotary_table(gpt, capacity, self.head_size)
 
     def select(self, rows: Tensor) -> DecodeState:
         """The state of some rows (an index [n]; a row may come several times): a group shares one prompt forward."""
         self.keys = [cache[rows] for cache in self.keys]
         self.values = [cache[rows] for cache in self.values]
-        self.open = self.open[rows]
+        self.open, self.hidden = self.open[rows], self.hidden[rows]
         return self
 
     @torch.no_grad()
@@ -86,8 +87,8 @@ class DecodeState:
             inner = F.linear(layer.pre_mlp_layernorm(hidden), self.layers[index].fc1)
             gate, up = inner.chunk(2, dim=-1)
             hidden = hidden + self._reduce(F.linear(F.silu(gate) * up, self.layers[index].fc2))
-        last = self.gpt.decoder.final_layernorm(hidden[:, -1])
-        return self._gather(F.linear(last, self.gpt.head_weight()).float())
+        self.hidden = self.gpt.decoder.final_layernorm(hidden[:, -1])
+        return self._gather(F.linear(self.hidden, self.gpt.head_weight()).float())
 
     def _attend(self, index: int, layer: Any, hidden: Tensor, mask: Tensor, start: int, end: int) -> Tensor:
         rows, length, _ = hidden.shape

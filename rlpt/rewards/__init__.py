@@ -3,6 +3,7 @@
 from rlpt.rewards import correct as correct
 from rlpt.rewards import exploration as exploration
 from rlpt.rewards import format as format
+from rlpt.rewards import game_return as game_return
 from rlpt.rewards import information_gain as information_gain
 from rlpt.rewards import judge as judge
 from rlpt.rewards import learnability as learnability

@@ -44,6 +44,7 @@ class RowShape:
     pad_id: int
 
 
+CANDIDATES = "candidates"
 COLUMNS = ("advantages", "behavior_logprobs", "episode_rewards", "sequence_share")  # of every played batch
 
 
@@ -58,7 +59,8 @@ def pack(
 
     A view of L tokens takes L - 1 positions (its last token is only a label). Rows are filled longest first into the
     first row with room. Every microbatch has the same number of rows; rows left over are masked. `columns`: the float
-    tensors that the batches carry; ref_logprobs, values and returns may be among them.
+    tensors that the batches carry; ref_logprobs, values and returns may be among them, and candidates, which brings
+    their ids and weights.
     """
     rows = arrange(trajectories, shape.sequence_length)
     rows_each = max(1, -(-len(rows) // num_microbatches))
@@ -134,7 +136,8 @@ def fill(
     positions, segments = np.zeros(size, dtype=np.int64), np.full(size, -1)
     mask, legal_index = np.zeros(size, dtype=bool), np.zeros(size, dtype=np.int64)
     policy_steps = np.zeros(size, dtype=np.int64)
-    floats = {name: np.zeros(size, dtype=np.float32) for name in columns}
+    floats = {name: np.zeros(size, dtype=np.float32) for name in columns if name != CANDIDATES}
+    searched = _Candidates(rows, size) if CANDIDATES in columns else None
     legal = _LegalTable(shape.vocab_size)
     for row, items in enumerate(rows):
         start = 0
@@ -152,6 +155,8 @@ def fill(
                 column[row, here] = _column(name, trajectory, labelled) * actions
             if trajectory.kept_ids is not None:
                 legal_index[row, here] = [legal.index(ids) for ids in trajectory.kept_ids[labelled]]
+            if searched is not None:
+                searched.put(row, start, trajectory, labelled)
             start = here.stop
     batch = Batch(
         objective=objective,
@@ -166,6 +171,9 @@ def fill(
         temperature=temperature,
     )
     tensors: dict[str, Any] = {name: torch.from_numpy(column) for name, column in floats.items()}
+    if searched is not None:
+        tensors["candidates"] = torch.from_numpy(searched.ids)
+        tensors["candidate_weights"] = torch.from_numpy(searched.weights)
     return replace(batch, **tensors)
 
 
@@ -180,6 +188,25 @@ def _column(name: str, trajectory: Trajectory, labelled: slice) -> np.ndarray | 
         return 1.0 / max(1, int(trajectory.action_mask.sum()))
     array: np.ndarray = getattr(trajectory, "logprobs" if name == "behavior_logprobs" else name)
     return array[labelled]
+
+
+class _Candidates:
+    """Candidates of a microbatch's labels: ids and weights [B, T, K], K as many as any label has; weight 0 is none."""
+
+    def __init__(self, rows: Sequence[Sequence[View]], size: tuple[int, int]) -> None:
+        sets = [ids for items in rows for view in items for ids in view.trajectory.candidates or ()]
+        most = max((len(ids) for ids in sets if ids is not None), default=1)
+        self.ids = np.zeros((*size, most), np.int64)
+        self.weights = np.zeros((*size, most), np.float32)
+
+    def put(self, row: int, start: int, trajectory: Trajectory, labelled: slice) -> None:
+        if trajectory.candidates is None or trajectory.candidate_weights is None:
+            return
+        pairs = zip(trajectory.candidates[labelled], trajectory.candidate_weights[labelled], strict=True)
+        for at, (ids, weights) in enumerate(pairs, start):
+            if ids is not None and weights is not None:
+                self.ids[row, at, : len(ids)] = ids
+                self.weights[row, at, : len(ids)] = weights
 
 
 class _LegalTable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,22 +88,38 @@ def _encoded(trajectory: Trajectory) -> dict[str, Any]:
     """A JSON value: arrays exactly, as base64 of their bytes; each set of kept ids once."""
     values = {one.name: getattr(trajectory, one.name) for one in dataclasses.fields(trajectory)}
     values = {name: _array(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
-    if trajectory.kept_ids is not None:
-        sets: dict[bytes, int] = {}
-        index = [-1 if ids is None else sets.setdefault(_bytes(ids), len(sets)) for ids in trajectory.kept_ids]
-        values["kept_ids"] = {"sets": [np.frombuffer(one, np.int64).tolist() for one in sets], "index": index}
+    for name in ("kept_ids", "candidates"):
+        values[name] = _id_sets(values[name])
+    if trajectory.candidate_weights is not None:
+        weights = {at: _array(one) for at, one in enumerate(trajectory.candidate_weights) if one is not None}
+        values["candidate_weights"] = [weights.get(at) for at in range(len(trajectory.candidate_weights))]
     return values
+
+
+def _id_sets(sequence: Sequence[np.ndarray | None] | None) -> dict[str, Any] | None:
+    if sequence is None:
+        return None
+    sets: dict[bytes, int] = {}
+    index = [-1 if ids is None else sets.setdefault(_bytes(ids), len(sets)) for ids in sequence]
+    return {"sets": [np.frombuffer(one, np.int64).tolist() for one in sets], "index": index}
+
+
+def _id_sequence(encoded: Mapping[str, Any] | None) -> tuple[np.ndarray | None, ...] | None:
+    if encoded is None:
+        return None
+    sets = [np.array(ids, np.int64) for ids in encoded["sets"]]
+    return tuple(None if index < 0 else sets[index] for index in encoded["index"])
 
 
 def _decoded(values: Mapping[str, Any]) -> Trajectory:
     arrays = {name: _unpacked(value) for name, value in values.items() if _is_array(value)}
-    kept, windows = values["kept_ids"], values["windows"]
-    if kept is not None:
-        sets = [np.array(ids, np.int64) for ids in kept["sets"]]
-        kept = tuple(None if index < 0 else sets[index] for index in kept["index"])
+    windows, weights = values["windows"], values.get("candidate_weights")
+    sequences = {name: _id_sequence(values.get(name)) for name in ("kept_ids", "candidates")}
+    if weights is not None:
+        weights = tuple(None if one is None else _unpacked(one) for one in weights)
     if windows is not None:
         windows = tuple((start, stop) for start, stop in windows)
-    return Trajectory(**{**values, **arrays, "kept_ids": kept, "windows": windows})
+    return Trajectory(**{**values, **arrays, **sequences, "candidate_weights": weights, "windows": windows})
 
 
 def _bytes(ids: np.ndarray) -> bytes:

@@ -88,6 +88,11 @@ class EpisodeSource:
                 f"{where}.skip_silent: the algorithm's entropy, KL or value term acts on silent episodes too; use one "
                 "of them"
             )
+        if context.algorithm.uses_targets and not self.selfplay.gives_targets:
+            raise ConfigError(
+                f"{where}.selfplay: the algorithm learns what a search chose; use one that searches, e.g. {{name: "
+                "duel, search: {simulations: 25}}"
+            )
         self.replay = Replay(
             keyed_hash("replay", context.objective, context.seed) >> 1,
             options.inner_epochs,
@@ -133,7 +138,9 @@ class EpisodeSource:
             self.replay.add(self._play_groups(step, share))
         self.last_trajectories, self.last_step = self.replay.next(), step
         columns = [*COLUMNS, *(["ref_logprobs"] if algorithm.needs_reference else [])]
-        columns += ["values", "returns"] if algorithm.head else []
+        columns += ["values"] if algorithm.needs_values else []
+        columns += ["returns"] if algorithm.head else []
+        columns += ["candidates"] if algorithm.uses_targets else []
         shape = row_shape(context)
         batches = pack(self.last_trajectories, context.objective, n, shape, columns)
         alone = algorithm.trains_head_alone(self.turns)
@@ -205,7 +212,7 @@ class EpisodeSource:
             found = score_trajectories(trajectories, context, context.reference)
             for trajectory, scores in zip(trajectories, found, strict=True):
                 trajectory.ref_logprobs = scores.logprobs
-        if algorithm.head:
+        if algorithm.needs_values:
             found = score_trajectories(trajectories, context, head=algorithm.head)
             for trajectory, scores in zip(trajectories, found, strict=True):
                 trajectory.values = scores.values

@@ -71,6 +71,8 @@ class TaskMix:
         """A line a task that says when chance alone would first solve it, and a lower start level where that is out of
         reach. `speed()` is episodes a second. Raises ConfigError where it is refused."""
         assert self.form is not None
+        if not self.form.needs_luck:
+            return []
         rate, lines = speed(), []
         for index, (name, task) in enumerate(self.tasks.items()):
             budget = planned_episodes(self.shares, index, self.context.steps, groups_a_step * self.form.group_size)

@@ -22,7 +22,10 @@ LOSS = -1.0  # the return that a simulation under way counts as
 class Space(Protocol):
     """What is searched: positions, moves from them, returns in [-1, 1]. Every game with perfect information is one."""
 
-    num_players: Any
+    @property
+    def num_players(self) -> int:
+        """How many seats."""
+        ...
 
     def player(self, state: Any) -> int:
         """The seat to move, from 0; `OVER` at the end."""

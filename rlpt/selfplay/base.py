@@ -56,6 +56,10 @@ class SelfPlay(ABC):
 
     kinds: ClassVar[tuple[str, ...]]  # of tasks that it plays
 
+    needs_luck: ClassVar[bool] = (
+        True  # whether it learns nothing before it has solved a problem by chance
+    )
+
     group_size: int = 16  # episodes a problem: peers, compared with each other
     temperature: float = 1.0  # 0: greedy
     top_k: int = 0  # 0: off
@@ -94,6 +98,11 @@ class SelfPlay(ABC):
     def memory(self) -> Memory | None:
         """What it remembers, at the start of a run; None: nothing."""
         return None
+
+    @property
+    def gives_targets(self) -> bool:
+        """Whether its trajectories hold what a search chose among candidates."""
+        return False
 
     def problem(self, task: Task, seed: int, level: int) -> Problem:
         """The problem of (seed, level) that is played."""

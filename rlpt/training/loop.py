@@ -49,7 +49,7 @@ class Trainer:
         self.snapshots = Snapshots(runtime.policy.gpt, moving={*averages, *NAMES})
         self.keeper = SnapshotKeeper(self.snapshots, config.snapshots)
         self.streams = open_streams(runtime, self.snapshots)
-        self.suite = EvaluationSuite(config, runtime.tokenizer, runtime.policy, runtime.generator, runtime.mesh)
+        self.suite = EvaluationSuite(config, runtime.tokenizer, runtime.policy, runtime.actor, runtime.mesh)
         model = wrap_data_parallel(config, runtime.policy.gpt, runtime.device)
         self.optimizer = Optimizer(config, model, runtime.device)
         objectives = {name: stream.algorithm for name, stream in self.streams.items()}

@@ -20,7 +20,11 @@ from rlpt.distributed.mesh import Mesh, init_mesh
 from rlpt.errors import UserError
 from rlpt.models.gpt import build_gpt
 from rlpt.models.policy import Policy
+from rlpt.rollout.chooser import PolicyChooser
 from rlpt.rollout.generator import PolicyGenerator
+from rlpt.selfplay.base import Actor
+
+VALUE = "value"  # the scalar head that says what a state is worth
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,13 @@ class Runtime:
     tokenizer: SentencePieceTokenizer
     policy: Policy
     generator: PolicyGenerator
+    chooser: PolicyChooser
     heads: tuple[str, ...] = ()  # scalar heads that the model has
+
+    @property
+    def actor(self) -> Actor:
+        """The policy, as forms of self-play and evaluations meet it."""
+        return Actor(self.generator, self.tokenizer, self.chooser)
 
     def on_primary(self, work: Callable[[], Any]) -> Any:
         """Runs `work` on the primary rank; its result, or the UserError that it raised, comes to every rank."""
@@ -57,7 +67,8 @@ def build_runtime(config: Config) -> Runtime:
     device = setup_device(config.device)
     mesh = init_mesh(config, device)
     policy = Policy(build_gpt(config, padded, mesh, device, heads), mesh, device, tokenizer.vocab_size)
-    return Runtime(config, device, mesh, tokenizer, policy, PolicyGenerator(policy), heads)
+    chooser = PolicyChooser(policy, VALUE if VALUE in heads else "")
+    return Runtime(config, device, mesh, tokenizer, policy, PolicyGenerator(policy), chooser, heads)
 
 
 def create_algorithms(config: Config) -> dict[str, Algorithm]:

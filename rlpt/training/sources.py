@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,25 @@ from rlpt.config import Config
 from rlpt.errors import ConfigError
 from rlpt.models.snapshots import Snapshots
 from rlpt.training.runtime import Runtime, create_algorithms
+from rlpt.types import Completion, Generator, SamplingParams
 
 PLAYING = ("episodes",)  # sources that give rewards
+
+
+@dataclass(frozen=True)
+class PastSelf:
+    """A named copy of the weights as a Generator."""
+
+    generator: Generator
+    snapshots: Snapshots
+    name: str
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], keys: Sequence[int]
+    ) -> list[Completion]:
+        """See `types.Generator`."""
+        with self.snapshots.using(self.name):
+            return self.generator(prompts, params, keys)
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,8 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             agree=lambda value: mesh.tensor.gather_objects(value)[0],
             algorithm=algorithm,
             generator=runtime.generator,
+            chooser=runtime.chooser,
+            past=lambda: {one: PastSelf(runtime.generator, snapshots, one) for one in snapshots.names()},
             steps=config.objectives[name].active_steps(config.schedule.steps),
             score=_score(runtime, snapshots),
             reference=config.objectives[name].reference,
@@ -61,10 +80,12 @@ def check_pair(config: Config, name: str, algorithm: Algorithm) -> None:
     """Raises ConfigError where algorithm, source and reference do not go together."""
     objective = config.objectives[name]
     kind, source = objective.algorithm["name"], objective.source["name"]
-    if algorithm.uses_rewards != (source in PLAYING):
+    wanted = "rewards" if algorithm.uses_rewards or not algorithm.uses_targets else "what a search chose"
+    plays = algorithm.uses_rewards or algorithm.uses_targets
+    if plays != (source in PLAYING):
         raise ConfigError(
-            f"objectives.{name}: algorithm '{kind}' {'needs' if algorithm.uses_rewards else 'does not take'} rewards, "
-            f"which source '{source}' {'does not give' if algorithm.uses_rewards else 'gives'}"
+            f"objectives.{name}: algorithm '{kind}' {'needs' if plays else 'does not take'} {wanted}, "
+            f"which source '{source}' {'does not give' if plays else 'gives'}"
         )
     if algorithm.needs_reference and not objective.reference:
         raise ConfigError(

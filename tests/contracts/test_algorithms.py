@@ -15,7 +15,8 @@ from rlpt.errors import ConfigError
 from rlpt.registry import create, lookup, names
 
 ALL = names("algorithm")
-REINFORCED = [name for name in ALL if lookup("algorithm", name).uses_rewards]
+TARGETED = [name for name in ALL if lookup("algorithm", name).uses_targets]
+REINFORCED = [name for name in ALL if lookup("algorithm", name).uses_rewards and name not in TARGETED]
 # Not so: rae, which compares with what it has seen before and not with peers; and ppo, whose values are what is left
 # of equal rewards. Both have a test of their own below.
 SILENT = [name for name in REINFORCED if name not in ("rae", "ppo")]
@@ -104,7 +105,7 @@ def gradient(name, arms, advantages, **options):
 
 
 def test_the_expected_algorithms_are_registered():
-    supervised = {"next_token", "distill", "value_regression"}
+    supervised = {"next_token", "distill", "value_regression", "alpha_zero"}
     group = {"reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "maxrl", "rlp"}
     assert set(ALL) == supervised | group | {"reinforce_plus_plus", "ppo", "rae", "task_role"}
     assert supervised == set(ALL) - set(REINFORCED)

@@ -65,6 +65,7 @@ OWED = {
         Owed((("scale", 2), ("shape", "saturating"), ("relative", True))),
     ],
     "format": [Owed(whole_wins=True)],
+    "game_return": [Owed((), -1, 1, True, True)],
     "information_gain": [Owed((("baseline", "ema"),), -math.inf, math.inf)],
     "judge": [Owed((("judge", f"{__name__}:length_judge"),))],
     "learnability": [Owed(), Owed((("useless", -0.5), ("malformed", -1)), -1, 1, whole_wins=True)],

@@ -1,0 +1,233 @@
+"""Duel: games between seats. One policy sits in every seat, or opposite past selves and bots.
+
+Each seat that the policy holds gives one trajectory: all of that seat's turns, each chosen from the position alone, so
+each has a window of its own. Games of one problem begin alike; the trajectories of one seat in them are peers. Returns
+of a two-player zero-sum game add up to 0 whatever is written: a text that is no move loses the game to the others, and
+is a matter of the reward's format part beside that (SPIRAL, Liu, Guertler et al. 2506.24119, has 1.5 and 0.5 there,
+which is no zero-sum game any more).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from rlpt import registry
+from rlpt.errors import ConfigError
+from rlpt.registry import register
+from rlpt.search.options import TreeSearch
+from rlpt.selfplay.base import Actor, SelfPlay
+from rlpt.selfplay.league import SELF, League, Opponents
+from rlpt.selfplay.match import ILLEGAL, Match, Mover, Turn, play_matches
+from rlpt.selfplay.movers import BotMover, FreeMover, LegalMover, SearchMover
+from rlpt.tasks.base import Task, keyed_hash, keyed_random
+from rlpt.tasks.games.base import Game
+from rlpt.types import Episode, Generator, Problem, SamplingParams, Trajectory
+
+
+@register("selfplay", "duel")
+@dataclass(frozen=True)
+class Duel(SelfPlay):
+    """`group_size` games a problem, in turn with the policy in each seat where it does not hold them all."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("game",)
+    needs_luck: ClassVar[bool] = False
+
+    group_size: int = 2
+    legal: Literal["moves", "characters"] = (
+        "moves"  # with `legal_mask`: tokens of legal moves, or of the game's alphabet
+    )
+    start: Literal["opening", "position"] = "opening"  # or from a drawn problem of the game as a task
+    max_moves: int = 0  # after which a game is cut short and counts as drawn; 0: no limit
+    opponents: Opponents = field(default_factory=Opponents)
+    search: TreeSearch | None = None  # the policy's seats search; what that finds are targets (alpha_zero, distill)
+    search_share: float = 1.0  # of the games
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_moves < 0 or not 0 <= self.search_share <= 1:
+            raise ConfigError(
+                f"max_moves={self.max_moves}, search_share={self.search_share}: need max_moves >= 0 and 0 <= "
+                "search_share <= 1"
+            )
+        for index, bot in enumerate(self.opponents.bot):
+            registry.create("opponent", bot, f"opponents.bot.{index}")
+
+    @property
+    def gives_targets(self) -> bool:
+        return self.search is not None
+
+    def problem(self, task: Task, seed: int, level: int) -> Problem:
+        """A game's opening, or a position of the task."""
+        assert isinstance(task, Game)
+        if self.start == "position":
+            return task.sample(seed, level)
+        prompt = task.prompt(task.opening(seed, level))
+        return Problem(task.name, seed, level, prompt, "", {"key": seed, "moves": []})
+
+    def memory(self) -> League:
+        """Ratings of all that were met."""
+        return League(self.opponents)
+
+    def play(
+        self,
+        problems: Sequence[Problem],
+        tasks: Mapping[str, Task],
+        actor: Actor,
+        *,
+        keys: Sequence[int],
+        policy_step: int,
+        memory: Any = None,
+    ) -> list[Episode]:
+        """Outcomes are (1 + return) / 2 of the policy's seats. Where it held them all, a game does not say how hard
+        the problem was."""
+        league = self.memory() if memory is None else memory
+        past = sorted(name for name in actor.past if name.partition("@")[0] == self.opponents.snapshot)
+        table = _Table(self, actor)
+        games: list[_Game] = []
+        for problem, key in zip(problems, keys, strict=True):
+            game = tasks[problem.task]
+            assert isinstance(game, Game)
+            other = league.draw(key, past)
+            first = keyed_hash("seat", key) % game.num_players
+            for sample in range(self.group_size):
+                name = keyed_hash("duel", key, sample) >> 1
+                mine = range(game.num_players) if other == SELF else [(first + sample) % game.num_players]
+                movers = table.seated(game, mine, other, name)
+                match = Match(game, game.start(problem), movers, name, self.max_moves)
+                games.append(_Game(problem, key, match, tuple(mine), other))
+        play_matches([one.match for one in games])
+        return [one.episode(self.temperature, policy_step) for one in games]
+
+    def chance(self, task: Task, problem: Problem, tokenizer: Any) -> float:
+        """Nothing has to be hit by chance: somebody wins."""
+        return 1.0
+
+    def sampling(self, game: Game, actor: Actor) -> SamplingParams:
+        """How moves are sampled, whatever limits a single token."""
+        alphabet = self.character_ids(game.alphabet, game, actor.tokenizer)
+        return self.params(1, (), alphabet)
+
+
+@dataclass
+class _Table:
+    """The movers of one play, each made once, so that they are asked together."""
+
+    form: Duel
+    actor: Actor
+    made: dict[Any, Mover] = field(default_factory=dict)
+
+    def seated(self, game: Game, mine: Sequence[int], other: str, name: int) -> list[Mover]:
+        """A mover a seat: the policy in those of `mine`."""
+        share = keyed_random("search", name, 0).random()
+        searches = self.form.search is not None and share < self.form.search_share
+        own = self._search(game) if searches else self._policy(game, SELF)
+        return [own if seat in mine else self._other(game, other) for seat in range(game.num_players)]
+
+    def _other(self, game: Game, other: str) -> Mover:
+        if not other.startswith("bot:"):
+            return self._policy(game, other)
+        spec = self.form.opponents.bot[int(other.removeprefix("bot:"))]
+        return self._once(other, lambda: BotMover(registry.create("opponent", spec)))
+
+    def _policy(self, game: Game, who: str) -> Mover:
+        form, actor = self.form, self.actor
+        generator: Generator = actor.generator if who == SELF else actor.past[who]
+        kind = LegalMover if form.legal == "moves" and form.legal_mask else FreeMover
+        return self._once((who, game.name), lambda: kind(generator, actor.tokenizer, form.sampling(game, actor)))
+
+    def _search(self, game: Game) -> Mover:
+        options, actor = self.form.search, self.actor
+        assert options is not None
+        if actor.chooser is None:
+            raise ConfigError("selfplay.search: there is no model here that could be asked for moves' log-probs")
+        evaluator = options.evaluator(actor.chooser, actor.tokenizer)
+        return self._once("search", lambda: SearchMover(evaluator, options.tree_rule("search"), options.budget))
+
+    def _once(self, key: Any, make: Any) -> Mover:
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+
+@dataclass(frozen=True)
+class _Game:
+    """One game and who held which seat."""
+
+    problem: Problem
+    key: int
+    match: Match
+    mine: tuple[int, ...]  # seats of the policy
+    other: str
+
+    def episode(self, temperature: float, policy_step: int) -> Episode:
+        match, is_own = self.match, self.other == SELF
+        note = None if is_own else [self.other, (1 + match.returns[self.mine[0]]) / 2]
+        moved = [seat for seat in self.mine if any(seat == mover for mover, _ in match.turns)]
+        outcome = {seat_role(seat): (1 + match.returns[seat]) / 2 for seat in moved}
+        trajectories = [
+            seat_trajectory(
+                [turn for seat, turn in match.turns if seat == mine],
+                role=seat_role(mine),
+                peers=keyed_hash("peers", self.key, mine) >> 1,
+                temperature=temperature,
+                policy_step=policy_step,
+                truncated=match.is_cut,
+            )
+            for mine in moved
+        ]
+        return Episode(self.problem, trajectories, outcome, game_text(match), is_measured=not is_own, note=note)
+
+
+def seat_role(seat: int) -> str:
+    """What trajectories of a seat are called."""
+    return f"seat{seat}"
+
+
+def seat_trajectory(
+    turns: Sequence[Turn], *, role: str, peers: int, temperature: float, policy_step: int, truncated: bool
+) -> Trajectory:
+    """A seat's turns one after the other, each with a window that begins at its own prompt. Turns in which there was
+    nothing to choose are left out, unless there is no other."""
+    told = [turn for turn in turns if turn.chosen.any()] or turns[:1]
+    parts = [np.array([*turn.prompt, *turn.token_ids], np.int64) for turn in told]
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    lengths = [(len(turn.prompt), len(turn.token_ids)) for turn in told]
+    searched = any(turn.candidates for turn in told)
+
+    def spread(name: str) -> list[Any]:
+        return [one for turn, (before, after) in zip(told, lengths) for one in _padded(turn, name, before, after)]
+
+    def array(name: str, dtype: Any) -> np.ndarray:
+        parts = [np.concatenate([np.zeros(len(turn.prompt), dtype), getattr(turn, name)]) for turn in told]
+        return np.concatenate(parts)
+
+    return Trajectory(
+        role=role,
+        peers=peers,
+        token_ids=np.concatenate(parts),
+        action_mask=array("chosen", bool),
+        logprobs=array("logprobs", np.float32),
+        temperature=temperature,
+        kept_ids=tuple(spread("kept_ids")),
+        windows=tuple((end - len(part), end) for part, end in zip(parts, ends)),
+        well_formed=sum(turn.move != ILLEGAL for turn in turns) / max(1, len(turns)),
+        truncated=truncated,
+        policy_step=policy_step,
+        candidates=tuple(spread("candidates")) if searched else None,
+        candidate_weights=tuple(spread("weights")) if searched else None,
+    )
+
+
+def _padded(turn: Turn, name: str, before: int, after: int) -> list[Any]:
+    """None for each token of the prompt, then what the turn holds of the written ones."""
+    return [None] * before + list(getattr(turn, name) or (None,) * after)
+
+
+def game_text(match: Match) -> str:
+    """`5 1 9 | 1 -1`: the moves and the returns; `?` for what was no move."""
+    moves = " ".join(turn.move or "?" for _, turn in match.turns)
+    return f"{moves} | {' '.join(f'{value:g}' for value in match.returns)}"
