@@ -80,6 +80,9 @@ class TokenizerConfig(Section):
     """SentencePiece BPE with byte pieces, single digits and single ASCII characters."""
 
     vocab_size: int = Field(512, ge=384, description="tokens, marks and byte pieces included")
+    words: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{2,}$")]] = Field(
+        default_factory=list, description="texts that are one token wherever they stand, e.g. names of tasks in prompts"
+    )
     sample_bytes: int = Field(4 << 20, ge=1, description="training text that it is trained on")
     sample_solutions: int = Field(2000, ge=0, description="prompts of solutions that it is trained on")
     character_coverage: float = Field(

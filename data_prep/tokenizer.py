@@ -57,7 +57,7 @@ def train_tokenizer(config: PrepConfig, out: Path) -> dict[str, Any]:
 
 def train_model(sentences: list[str], options: TokenizerConfig, extra_characters: str = "") -> bytes:
     """A serialised BPE model with exactly `vocab_size` tokens, the same bytes for the same sentences. Printable ASCII
-    and `extra_characters` have tokens of their own."""
+    and `extra_characters` have tokens of their own, and so have `options.words`."""
     import sentencepiece
 
     model = io.BytesIO()
@@ -76,7 +76,7 @@ def train_model(sentences: list[str], options: TokenizerConfig, extra_characters
             add_dummy_prefix=False,
             allow_whitespace_only_pieces=True,
             character_coverage=1.0,
-            user_defined_symbols=list(SPECIAL_TOKENS),
+            user_defined_symbols=[*SPECIAL_TOKENS, *options.words],
             pad_id=3,
             num_threads=1,
             minloglevel=2,

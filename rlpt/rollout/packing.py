@@ -100,18 +100,24 @@ def _labels(view: View) -> tuple[slice, np.ndarray]:
 def _first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     rows: list[list[int]] = []
     room: list[int] = []
+    open_rows: list[int] = []  # those in which something still fits
+    least = min(sizes, default=0)
     for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         if sizes[item] > capacity:
             raise ConfigError(
                 f"an episode of {sizes[item] + 1} tokens does not fit batch.sequence_length={capacity}; "
                 "raise it, lower the task's level, or play through a shorter window"
             )
-        row = next((r for r, left in enumerate(room) if left >= sizes[item]), -1)
+        row = next((r for r in open_rows if room[r] >= sizes[item]), -1)
         if row < 0:
+            row = len(rows)
             rows.append([])
             room.append(capacity)
+            open_rows.append(row)
         rows[row].append(item)
         room[row] -= sizes[item]
+        if room[row] < max(least, 1):
+            open_rows.remove(row)
     return rows
 
 

@@ -56,9 +56,7 @@ class SelfPlay(ABC):
 
     kinds: ClassVar[tuple[str, ...]]  # of tasks that it plays
 
-    needs_luck: ClassVar[bool] = (
-        True  # whether it learns nothing before it has solved a problem by chance
-    )
+    needs_luck: ClassVar[bool] = True  # whether it learns nothing before it has solved a problem by chance
 
     group_size: int = 16  # episodes a problem: peers, compared with each other
     temperature: float = 1.0  # 0: greedy

@@ -24,7 +24,7 @@ from rlpt.selfplay.league import SELF, League, Opponents
 from rlpt.selfplay.match import ILLEGAL, Match, Mover, Turn, play_matches
 from rlpt.selfplay.movers import BotMover, FreeMover, LegalMover, SearchMover
 from rlpt.tasks.base import Task, keyed_hash, keyed_random
-from rlpt.tasks.games.base import Game
+from rlpt.tasks.games.base import OVER, Game
 from rlpt.types import Episode, Generator, Problem, SamplingParams, Trajectory
 
 
@@ -41,6 +41,7 @@ class Duel(SelfPlay):
         "moves"  # with `legal_mask`: tokens of legal moves, or of the game's alphabet
     )
     start: Literal["opening", "position"] = "opening"  # or from a drawn problem of the game as a task
+    random_moves: int = 0  # up to so many random moves of both sides come first, the same in all games of a problem
     max_moves: int = 0  # after which a game is cut short and counts as drawn; 0: no limit
     opponents: Opponents = field(default_factory=Opponents)
     search: TreeSearch | None = None  # the policy's seats search; what that finds are targets (alpha_zero, distill)
@@ -48,10 +49,10 @@ class Duel(SelfPlay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_moves < 0 or not 0 <= self.search_share <= 1:
+        if min(self.random_moves, self.max_moves) < 0 or not 0 <= self.search_share <= 1:
             raise ConfigError(
-                f"max_moves={self.max_moves}, search_share={self.search_share}: need max_moves >= 0 and 0 <= "
-                "search_share <= 1"
+                f"random_moves={self.random_moves}, max_moves={self.max_moves}, search_share={self.search_share}: must "
+                "not be negative, and search_share at most 1"
             )
         for index, bot in enumerate(self.opponents.bot):
             registry.create("opponent", bot, f"opponents.bot.{index}")
@@ -61,12 +62,17 @@ class Duel(SelfPlay):
         return self.search is not None
 
     def problem(self, task: Task, seed: int, level: int) -> Problem:
-        """A game's opening, or a position of the task."""
+        """A game's opening with some random moves, or a position of the task."""
         assert isinstance(task, Game)
         if self.start == "position":
             return task.sample(seed, level)
-        prompt = task.prompt(task.opening(seed, level))
-        return Problem(task.name, seed, level, prompt, "", {"key": seed, "moves": []})
+        state, rng = task.opening(seed, level), keyed_random(task.name, seed, level, "random moves")
+        for _ in range(rng.randint(0, self.random_moves)):
+            after = task.apply(state, rng.choice(task.legal_moves(state)))
+            if task.player(after) == OVER:
+                break
+            state = after
+        return Problem(task.name, seed, level, task.prompt(state), "", {"key": seed, "moves": list(state.moves)})
 
     def memory(self) -> League:
         """Ratings of all that were met."""

@@ -25,11 +25,14 @@ from rlpt.batch import Batch
 from rlpt.config import Config
 from rlpt.distributed.device import leave, setup_device
 from rlpt.models.policy import Policy
+from rlpt.rollout.chooser import PolicyChooser
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.rollout.packing import RowShape, pack
 from rlpt.rollout.sampling import draw, kept_logprobs, keyed_uniform
+from rlpt.search.options import TreeSearch
 from rlpt.selfplay.base import Actor
 from rlpt.selfplay.converse import Converse
+from rlpt.selfplay.duel import Duel
 from rlpt.tasks.base import create_task, train_seed
 from rlpt.template import SPECIAL_TOKENS
 from rlpt.training.optimizer import wrap_data_parallel
@@ -102,7 +105,7 @@ class SmallTokenizer(CharacterTokenizer):
     """Marks, lower-case letters, digits and what environments answer: all within `VOCABULARY`."""
 
     vocab_size = VOCABULARY
-    characters = "abcdefghijklmnopqrstuvwxyz0123456789?+-"
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789?+-_ :/"
 
     def encode_characters(self, text: str) -> list[int]:
         return [self.first_byte + self.characters.index(character) for character in text]
@@ -214,6 +217,67 @@ def gradients(parallel: dict[str, Any]) -> dict[str, list[float]]:
     }
 
 
+def duel(config: Config) -> dict[str, Any]:
+    """Games by the policy alone and with a search, all together and one by one; the trainer's log-probs of the moves
+    and of the candidates, beside the sampler's and the chooser's."""
+    mesh, policy = build(config, ["value"])
+    wake(policy, config)
+    actor = Actor(PolicyGenerator(policy), SmallTokenizer(), PolicyChooser(policy, "value"))
+    game, keys = create_task({"name": "tic_tac_toe"}), list(range(5))
+    search = TreeSearch(simulations=6, parallel=2, rule={"name": "puct", "noise_share": 0.25})
+    form = Duel(group_size=2, search=search, search_share=0.5)
+    problems = [form.problem(game, train_seed(4, key), 1) for key in keys]
+    episodes = form.play(problems, {game.name: game}, actor, keys=keys, policy_step=0)
+    alone = [
+        one
+        for problem, key in zip(problems, keys)
+        for one in form.play([problem], {game.name: game}, actor, keys=[key], policy_step=0)
+    ]
+    trajectories = [one for episode in episodes for one in episode.trajectories if one.candidates is None]
+    texts = [episode.text for episode in episodes]
+    return {
+        "games": texts,
+        "games_alone": [episode.text for episode in alone],
+        "searched": sum(one.trajectories[0].candidates is not None for one in episodes),
+        "logprobs": [one.logprobs[one.action_mask].tolist() for one in trajectories],
+        "logprobs_alone": [
+            one.logprobs[one.action_mask].tolist()
+            for episode in alone
+            for one in episode.trajectories
+            if one.candidates is None
+        ],
+        "largest_difference": max(
+            float((policy.score(batch).logprobs - batch.behavior_logprobs)[batch.loss_mask].abs().max())
+            for batch in pack(trajectories, "play", 1, replace(SHAPE, sequence_length=2 * LENGTH))
+        ),
+        "chooser": _chooser_difference(policy, actor.chooser),
+        "ranks_agree": all(other == texts for other in mesh.world.gather_objects(texts)),
+    }
+
+
+def _chooser_difference(policy: Any, chooser: Any) -> list[float]:
+    """(largest difference from the trainer's log-probs within the candidates, from the head's values, their spread)."""
+    batch = replace(random_batch("text", 11, 1.0), segments=torch.zeros(3, LENGTH, dtype=torch.int64), head="value")
+    texts = [row[: 5 + 4 * index].tolist() for index, row in enumerate(batch.tokens)]
+    ids = [[3, 9, 40], [8], [1, 2, 3, 4, 5]]
+    found, values = chooser(texts, ids)
+    legal = torch.zeros(4, VOCABULARY, dtype=torch.bool)
+    off, spread = [], []
+    for row, (text, candidates) in enumerate(zip(texts, ids)):
+        legal[row + 1, candidates] = True
+        index = torch.full((3, LENGTH), row + 1)
+        for column, token in enumerate(candidates):
+            labels = batch.labels.clone()
+            labels[row, len(text) - 1] = token
+            mask = torch.zeros_like(batch.loss_mask)
+            mask[row, len(text) - 1] = True
+            scored = policy.score(replace(batch, labels=labels, loss_mask=mask, legal_table=legal, legal_index=index))
+            off.append(abs(float(scored.logprobs[mask]) - float(found[row][column])))
+            off.append(abs(float(scored.values[mask]) - float(values[row])))
+            spread.append(float(scored.values[mask]))
+    return [max(off), max(spread) - min(spread)]
+
+
 def _split(batches: list[Batch]) -> list[Batch]:
     """The same rows in twelve microbatches of one row."""
     rows = []
@@ -246,6 +310,7 @@ def main() -> None:
             seen[name]["play"] = play(tiny_config(parallel, init_std=0.3))
             seen[name]["adapted_play"] = play(tiny_config(parallel, init_std=0.3, adapter={"rank": 3}))
             seen[name]["converse"] = converse(tiny_config(parallel, init_std=0.3))
+            seen[name]["duel"] = duel(tiny_config(parallel, init_std=0.3))
         if name in ("single", "tensor"):
             seen[name]["decode"] = decode_without_cache(tiny_config(parallel, init_std=0.3))
         if name in ("single", "data"):

@@ -132,6 +132,22 @@ def test_turns_through_a_window_are_scored_as_they_were_sampled(single, double, 
     assert seen["tokens"] == single["converse"]["tokens"]
 
 
+@pytest.mark.parametrize("layout", ["single", *PLAYING])
+def test_games_are_played_and_searched_alike_at_every_layout(single, double, layout):
+    """Together as one by one; the sampler's log-probs are the trainer's, and so are the chooser's."""
+    seen = (double | {"single": single})[layout]["duel"]
+    assert seen["ranks_agree"]
+    assert seen["games"] == seen["games_alone"] == single["duel"]["games"]
+    assert len(set(seen["games"])) > 5
+    assert 0 < seen["searched"] < 10
+    for ours, alone in zip(seen["logprobs"], seen["logprobs_alone"], strict=True):
+        assert ours == pytest.approx(alone, abs=1e-5)
+    assert seen["largest_difference"] < 1e-5
+    largest, spread = seen["chooser"]
+    assert largest < 1e-5
+    assert spread > 0.1
+
+
 def test_noise_is_a_rows_own(single):
     """The requests are asked twice with other keys: other tokens."""
     tokens = single["play"]["tokens"]
