@@ -174,6 +174,65 @@ def export(
     write_model(run, folder)
 
 
+Game = Annotated[str, typer.Option("--game", metavar="GAME", help="a game; rlpt tasks --kind game lists them")]
+GameLevel = Annotated[int, typer.Option("--level", min=0, help="of the game: its size, where sizes differ")]
+Simulations = Annotated[
+    int, typer.Option("--search", min=0, metavar="N", help="simulations of a tree search at each move; 0: no search")
+]
+LeafValues = Annotated[str, typer.Option("--leaf", help="what judges a search's leaves: value (head) or rollouts")]
+
+
+@app.command()
+def play(
+    run: RunFolder,
+    game: Game = "tic_tac_toe",
+    level: GameLevel = 0,
+    seat: Annotated[int, typer.Option(min=0, help="yours, from 0 (moves first)")] = 0,
+    seed: Annotated[int, typer.Option(help="of the game's opening and of chance in it")] = 0,
+    search: Simulations = 0,
+    leaf: LeafValues = "value",
+    temperature: Annotated[float, typer.Option(min=0, help="of the policy's moves; 0: the likeliest")] = 0.0,
+) -> None:
+    """Play a game against a run's newest checkpoint, here in the terminal.
+
+    Before each of its moves the policy shows what it thinks of all of them, with --search also what it tried.
+
+    [bold]rlpt play runs/experiments/tic_tac_toe/distilled-seed1[/bold]
+    [bold]rlpt play runs/mine --game nim --level 2 --seat 1 --search 100[/bold]
+    """
+    from rlpt.play import main as play_at_terminal
+
+    play_at_terminal(run, game, level, seat, seed, search, leaf, temperature)
+
+
+@app.command()
+def arena(
+    players: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PLAYER PLAYER ...", help="runs' folders, and bots: random, solver, minimax, mcts:simulations=200"
+        ),
+    ],
+    game: Game = "tic_tac_toe",
+    level: GameLevel = 0,
+    games: Annotated[int, typer.Option(min=2, help="a pair of players; each start is played from both seats")] = 100,
+    random_moves: Annotated[int, typer.Option(min=0, help="up to so many of them begin each game")] = 2,
+    search: Simulations = 0,
+    leaf: LeafValues = "value",
+    temperature: Annotated[float, typer.Option(min=0, help="of policies that do not search; 0: the likeliest")] = 0.0,
+) -> None:
+    """Let checkpoints and bots play each other, and print their Elo ratings with intervals.
+
+    Games are the same whenever the players are: openings and bots' draws are keyed.
+
+    [bold]rlpt arena runs/a runs/b random solver[/bold]
+    [bold]rlpt arena runs/a mcts:simulations=100 --game open_spiel.connect_four --search 50 --games 40[/bold]
+    """
+    from rlpt.arena import main as hold_arena
+
+    hold_arena(players, game, level, games, random_moves, search, leaf, temperature)
+
+
 @app.command()
 def report(run: RunFolder) -> None:
     """Draw a run's learning curves into RUN/learning.png (also while it trains).

@@ -11,15 +11,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rlpt.config import ParallelConfig, load_config
 from rlpt.data.tokenizer import META_FILE, MODEL_FILE, SentencePieceTokenizer
 from rlpt.distributed.device import leave
-from rlpt.errors import CheckpointError, ConfigError
+from rlpt.errors import ConfigError
 from rlpt.models.hf import llama_config, llama_weights
+from rlpt.players import load_run
 from rlpt.template import SPECIAL_TOKENS
-from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights
-from rlpt.training.checkpoint_files import CheckpointMeta
-from rlpt.training.runtime import Runtime, build_runtime
+from rlpt.training.runtime import Runtime
 
 PROBE = "x = [1, 22, 333]\n\n\ta  b é漢😀"
 
@@ -35,33 +33,17 @@ def main(run: Path, folder: Path) -> None:
         raise ConfigError("export works on one rank, whatever the run was trained on; start it without a launcher")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: already there and not empty; name another folder")
-    config = load_config(run / "config.yaml").model_copy(update={"parallel": ParallelConfig()})
-    runtime = build_runtime(config)
-    step = load_newest(runtime, run)
+    runtime, step = load_run(run, "export")
     partial = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_model(runtime, partial)
-    write_tokenizer(config.tokenizer, runtime.tokenizer, partial)
+    write_tokenizer(runtime.config.tokenizer, runtime.tokenizer, partial)
     if folder.exists():
         folder.rmdir()
     partial.rename(folder)
     print(f"{run} after {step} steps -> {folder}")
     leave()
-
-
-def load_newest(runtime: Runtime, run: Path) -> int:
-    """Fills the policy from the run's newest good checkpoint; returns its step."""
-    latest = find_latest(run)
-    if latest is None:
-        raise CheckpointError(f"{run} has no checkpoint to export; train it first")
-    tokenizer, gpt = runtime.tokenizer, runtime.policy.gpt
-    meta = CheckpointMeta.of(runtime.config, tokenizer.vocab_size, tokenizer.sha256, {})
-    state = CheckpointStore(run, runtime.config.checkpoint).load_state(latest, meta)
-    with runtime.device.megatron():
-        shards = gpt.sharded_state_dict()
-    gpt.load_state_dict(load_weights(latest / "weights", {"model": shards})["model"])
-    return int(state["step"])
 
 
 def write_model(runtime: Runtime, folder: Path) -> None:
