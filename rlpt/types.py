@@ -46,6 +46,8 @@ class Completion:
     logprobs: np.ndarray  # [n] float32, of the sampler at its temperature
     finish_reason: str  # "stop" | "length"
     kept_ids: tuple[np.ndarray, ...] | None = None  # n sorted id arrays: the set that each token was drawn from
+    certainty: np.ndarray | None = None  # [n] f32: KL(uniform || sampler) over the set that each token was drawn from
+    context: np.ndarray | None = None  # [m] i64: what a search let the policy read between the prompt and these tokens
 
 
 @dataclass
@@ -91,6 +93,8 @@ class Episode:
     text: str = ""  # the completion, decoded (for logs)
     is_measured: bool = True  # whether its outcome says how hard the problem was: not where one policy held all seats
     note: Any = None  # JSON-able: what the form's memory takes in of it
+    searched: tuple[int, int] = (0, 0)  # tokens that a search had generated, and read before them, for this episode
+    # beyond those of its trajectories
 
 
 @runtime_checkable

@@ -49,6 +49,11 @@ def compare(episodes: list[Episode], context: SourceContext, baselines: Baseline
     every_play = in_turn([part for part, _ in gathered])
     figures = _figures(every_row, peers) | _prompt_tokens(episodes, context)
     figures["episodes"] = float(sum(context.gather(len(episodes))))
+    searched = context.gather([sum(part) for part in zip(*[episode.searched for episode in episodes])])
+    if any(map(any, searched)):
+        figures["search_tokens"], read = (float(sum(part)) for part in zip(*[one for one in searched if one]))
+        figures["tokens"] += figures["search_tokens"]
+        figures["prompt_tokens"] += read
     if every_play:
         figures["success"] = float(np.mean([play[2] for play in every_play]))
     return figures, every_play

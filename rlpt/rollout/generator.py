@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpt.rollout.sampling import draw, kept_logprobs, keyed_uniform
+from rlpt.rollout.sampling import certainty, draw, kept_logprobs, keyed_uniform
 from rlpt.types import Completion, SamplingParams
 
 COMPACT_BELOW = 0.5  # live share of a batch's rows under which finished rows are dropped
@@ -59,6 +59,7 @@ class _Rows:
         self.is_filtered = [item.top_k > 0 or item.top_p < 1 for item in params]
         self.tokens = torch.zeros(rows, longest, dtype=torch.int64, device=device)
         self.logprobs = torch.zeros(rows, longest, device=device)
+        self.certainty = torch.zeros(rows, longest, device=device)
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
         self.stopped = torch.zeros(rows, dtype=torch.bool, device=device)
         self.kept: list[list[np.ndarray | None]] = [[] for _ in range(rows)]
@@ -101,6 +102,7 @@ class _Rows:
         writers = alive[open_rows]
         self.tokens[writers, position] = drawn[open_rows]
         self.logprobs[writers, position] = logprobs.gather(1, drawn[:, None]).squeeze(1)[open_rows]
+        self.certainty[writers, position] = certainty(logprobs)[open_rows]
         self.length[writers] += 1
         self._record_kept(logprobs, open_rows)
         self.stopped[alive] |= self.stop_table[self.stop_index[alive], drawn] & open_rows
@@ -122,6 +124,7 @@ class _Rows:
             logprobs=self.logprobs[row, :length].cpu().numpy(),
             finish_reason="stop" if bool(self.stopped[row]) else "length",
             kept_ids=kept if kept else None,
+            certainty=self.certainty[row, :length].cpu().numpy(),
         )
 
 

@@ -46,6 +46,16 @@ def draw(logprobs: Tensor, uniform: Tensor, greedy: Tensor) -> Tensor:
     return torch.where(greedy, logprobs.argmax(dim=-1), torch.minimum(drawn, last_kept))
 
 
+def certainty(logprobs: Tensor) -> Tensor:
+    """KL(U || p) [B] of log-probs [B, V], U uniform over the kept set: -mean log p - log K, 0 where one token is kept.
+
+    A token's part of self-certainty (Kang et al. 2502.18581, eq. 8, whose set is the whole vocabulary).
+    """
+    kept = logprobs > -torch.inf
+    size = kept.sum(dim=-1)
+    return -torch.where(kept, logprobs, 0).sum(dim=-1) / size - size.log()
+
+
 def keyed_uniform(seeds: np.ndarray, keys: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Counter-based noise in [0, 1): a hash of (seed, row key, position), each [B] uint64 -> [B] float64.
 

@@ -130,7 +130,10 @@ class Recorded:
         before = tuple(root.moves)
         self.leaves = {
             (*before, *node["moves"]): Leaf(
-                np.array(node["leaf"]["priors"]), tuple(node["leaf"]["values"]), node["leaf"]["tokens"]
+                np.array(node["leaf"]["priors"]),
+                tuple(node["leaf"]["values"]),
+                node["leaf"]["tokens"],
+                tuple(node["leaf"]["moves"]) if "moves" in node["leaf"] else None,
             )
             for node in dump["nodes"]
             if "leaf" in node

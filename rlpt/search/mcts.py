@@ -51,23 +51,30 @@ class Budget:
 
 
 def search(
-    space: Space, states: Sequence[Any], keys: Sequence[int], evaluate: Evaluator, rule: TreeRule, budget: Budget
+    space: Space,
+    states: Sequence[Any],
+    keys: Sequence[int],
+    evaluate: Evaluator,
+    rule: TreeRule,
+    budget: Budget | Sequence[Budget],
 ) -> list[Tree]:
-    """Searches each position; tree i depends on (states[i], keys[i]) alone, whatever else is in the call.
+    """Searches each position; tree i depends on (states[i], keys[i]) and its budget alone, whatever else is in the
+    call. `budget`: of each tree, or one a tree.
 
     A position that is reached twice in one round is judged once. A tree stops after its simulations, or before a round
     where its tokens are spent. Raises ValueError for a position that is over.
     """
     trees = [Tree(space, state, key) for state, key in zip(states, keys, strict=True)]
+    budgets = [budget] * len(trees) if isinstance(budget, Budget) else budget
     _play_round(trees, [[Path([], tree.root)] for tree in trees], evaluate)
-    for tree in trees:
-        rule.prepare(tree, budget.simulations)
-    while live := [tree for tree in trees if _goes_on(tree, budget)]:
+    for tree, one in zip(trees, budgets, strict=True):
+        rule.prepare(tree, one.simulations)
+    while live := [(tree, one) for tree, one in zip(trees, budgets) if _goes_on(tree, one)]:
         paths = []
-        for tree in live:
-            count = min(budget.parallel, budget.simulations - tree.simulations)
+        for tree, one in live:
+            count = min(one.parallel, one.simulations - tree.simulations)
             paths.append([tree.descend(partial(rule.choose, tree)) for _ in range(count)])
-        _play_round(live, paths, evaluate)
+        _play_round([tree for tree, _ in live], paths, evaluate)
     return trees
 
 

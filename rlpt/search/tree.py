@@ -47,11 +47,12 @@ class Space(Protocol):
 @dataclass(frozen=True)
 class Leaf:
     """What an evaluator says of a position: `priors` [A] f64 of its legal moves (they add up to 1), each seat's
-    expected return, and what it took to say so."""
+    expected return, what it took to say so, and the moves themselves where they were sampled and no rule lists them."""
 
     priors: np.ndarray
     values: tuple[float, ...]
     tokens: int = 0  # that a model read or wrote
+    moves: tuple[str, ...] | None = None  # None: those of `Space.legal_moves`
 
 
 class Evaluator(Protocol):
@@ -96,6 +97,8 @@ class Node:
 
     def expand(self, leaf: Leaf) -> None:
         """The evaluator's word."""
+        if leaf.moves is not None:
+            self.moves = leaf.moves
         assert leaf.priors.shape == (len(self.moves),), "one prior a legal move"
         num_moves = len(self.moves)
         self.leaf, self.priors = leaf, leaf.priors.astype(np.float64)
@@ -182,4 +185,6 @@ def _dumped(moves: tuple[str, ...], node: Node) -> dict[str, Any]:
             "visits": node.visits.tolist(),
             "totals": node.totals.tolist(),
         }
+        if node.leaf.moves is not None:
+            shown["leaf"]["moves"] = list(node.leaf.moves)
     return shown

@@ -11,9 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+import rlpt.search  # noqa: F401 (registers)
+from rlpt import registry
 from rlpt.errors import ConfigError
 from rlpt.registry import register
+from rlpt.search.base import Search
 from rlpt.selfplay.base import ROLE, Actor, SelfPlay
+from rlpt.selfplay.judges import Asked, check_judge
 from rlpt.tasks.base import Task, keyed_hash
 from rlpt.template import ANSWER, END, THINK, encode_marked, parse_answer, prompt_text
 from rlpt.types import Completion, Episode, Generator, Problem, SamplingParams, Tokenizer, Trajectory
@@ -30,6 +34,10 @@ class Solve(SelfPlay):
     symbol that says nothing makes thoughts that are only long, the control for whether their content helps (Pfau et
     al. 2404.15758). Without `end_mark`, an answer is as long as the level's limit and nothing ends it: for tasks whose
     answers all have one length, and a policy that has to find them by chance.
+
+    With `search`, the first `search_share` of a problem's attempts are what a search over completions returns, by its
+    `judge` of the problem; the rest are plain. Their log-probs are the sampler's, though what a search chose is
+    off-policy: learn from it by expert_iteration or distill. An evaluation may search as well.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("task", "game")
@@ -38,9 +46,17 @@ class Solve(SelfPlay):
     max_thought: int = 0  # characters
     thought_characters: str = ""  # all that a thought may hold; "": the task's, and answers' symbols and marks anywhere
     end_mark: bool = True
+    search: dict[str, Any] | None = None  # {name: best_of_n, ...}
+    search_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.search_share <= 1:
+            raise ConfigError(f"search_share={self.search_share}: must be in [0, 1]")
+        if self.search is not None:
+            check_judge(self._search(self.search), "search")
+            if self.thought_characters:
+                raise ConfigError("search with thought_characters: thought and answer are two samplings there; use one")
         if self.think != (self.max_thought > 0):
             raise ConfigError(
                 f"think={self.think} with max_thought={self.max_thought}: a thought needs max_thought > 0"
@@ -75,17 +91,17 @@ class Solve(SelfPlay):
                 prompts.append(prompt)
                 params.append(samplings[kind])
                 noise.append(keyed_hash("solve", key, sample) >> 1)  # 63 bits: a signed tensor holds it
-        completions = self.complete(prompts, params, noise, actor.generator)
+        owners = [problem for problem in problems for _ in range(self.group_size)]
+        completions, costs = self._attempts(owners, tasks, actor, prompts, params, noise)
         episodes = []
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             problem, key = problems[row // self.group_size], keys[row // self.group_size]
-            text = (THINK if self.think else ANSWER) + tokenizer.decode(completion.token_ids.tolist())
+            text = self._text(completion, tokenizer)
             answer = self.answer(text, completion)
             outcome = 0.0 if answer is None else tasks[problem.task].verify(problem, answer)
             trajectory = self.trajectory(prompt, completion, key, policy_step)
             trajectory.well_formed = float(bool(answer))
-            episode = Episode(problem, [trajectory], {ROLE: outcome}, text)
-            episodes.append(episode)
+            episodes.append(Episode(problem, [trajectory], {ROLE: outcome}, text, searched=costs[row]))
         return episodes
 
     def chance(self, task: Task, problem: Problem, tokenizer: Tokenizer) -> float:
@@ -144,8 +160,58 @@ class Solve(SelfPlay):
             completions[row] = joined(completions[row], answer, self.end_mark)
         return completions
 
+    def _attempts(
+        self,
+        problems: list[Problem],
+        tasks: Mapping[str, Task],
+        actor: Actor,
+        prompts: list[list[int]],
+        params: list[list[SamplingParams]],
+        noise: list[int],
+    ) -> tuple[list[Completion], list[tuple[int, int]]]:
+        """A completion a row, by search where the row is one of its problem's first; and what a search took beyond."""
+        costs = [(0, 0)] * len(prompts)
+        if self.search is None:
+            return self.complete(prompts, params, noise, actor.generator), costs
+        count = round(self.search_share * self.group_size)
+        rows = [row for row in range(len(prompts)) if row % self.group_size < count]
+        others = [row for row in range(len(prompts)) if row % self.group_size >= count]
+        search, tokenizer = self._search(self.search), actor.tokenizer
+        asked = Asked(
+            [problems[row] for row in rows],
+            [prompts[row] for row in rows],
+            tasks,
+            actor,
+            lambda completion: self._text(completion, tokenizer),
+            lambda completion: self.answer(self._text(completion, tokenizer), completion),
+        )
+        searcher = search.wrap(actor.generator, check_judge(search, "search").bind(asked), tokenizer, actor.chooser)
+        found = searcher(asked.prompts, [params[row][0] for row in rows], [noise[row] for row in rows])
+        plain = self.complete(
+            [prompts[row] for row in others],
+            [params[row] for row in others],
+            [noise[row] for row in others],
+            actor.generator,
+        )
+        completions = dict(zip([*rows, *others], [*found, *plain], strict=True))
+        assert searcher.last is not None, "it was just called"
+        for row, one, generated, read in zip(rows, found, searcher.last.generated, searcher.last.read, strict=True):
+            costs[row] = (generated - len(one.token_ids), read - len(prompts[row]))
+        return [completions[row] for row in range(len(prompts))], costs
+
+    def _search(self, spec: dict[str, Any]) -> Search:
+        search: Search = registry.create("search", spec, "search")
+        return search
+
+    def _text(self, completion: Completion, tokenizer: Tokenizer) -> str:
+        """Marked, from the prompt's last mark on."""
+        return (THINK if self.think else ANSWER) + tokenizer.decode(completion.token_ids.tolist())
+
     def trajectory(self, prompt: Sequence[int], completion: Completion, key: int, policy_step: int) -> Trajectory:
-        """Prompt and completion side by side; the policy chose the completion's tokens."""
+        """Prompt (and what a search had the policy read after it) and completion side by side; the policy chose the
+        completion's tokens."""
+        if completion.context is not None:
+            prompt = [*prompt, *completion.context.tolist()]
         before, after = len(prompt), len(completion.token_ids)
         kept = completion.kept_ids
         return Trajectory(

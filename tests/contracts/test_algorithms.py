@@ -17,9 +17,9 @@ from rlpt.registry import create, lookup, names
 ALL = names("algorithm")
 TARGETED = [name for name in ALL if lookup("algorithm", name).uses_targets]
 REINFORCED = [name for name in ALL if lookup("algorithm", name).uses_rewards and name not in TARGETED]
-# Not so: rae, which compares with what it has seen before and not with peers; and ppo, whose values are what is left
-# of equal rewards. Both have a test of their own below.
-SILENT = [name for name in REINFORCED if name not in ("rae", "ppo")]
+# Not so: rae, which compares with what it has seen before and not with peers; ppo, whose values are what is left of
+# equal rewards; expert_iteration, which imitates sets of winners too. Each has a test of its own below.
+SILENT = [name for name in REINFORCED if name not in ("rae", "ppo", "expert_iteration")]
 AFTER_WARMUP = 1000  # turns
 
 
@@ -107,7 +107,7 @@ def gradient(name, arms, advantages, **options):
 def test_the_expected_algorithms_are_registered():
     supervised = {"next_token", "distill", "value_regression", "alpha_zero"}
     group = {"reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "maxrl", "rlp"}
-    assert set(ALL) == supervised | group | {"reinforce_plus_plus", "ppo", "rae", "task_role"}
+    assert set(ALL) == supervised | group | {"reinforce_plus_plus", "ppo", "rae", "task_role", "expert_iteration"}
     assert supervised == set(ALL) - set(REINFORCED)
 
 
@@ -199,6 +199,17 @@ def test_equal_rewards_leave_ppo_its_value_to_learn():
     algorithm(*bandit.batch(arms, advantages, returns)).total.backward()
     assert bandit.gradient()[:2].abs().max() < 1e-6
     assert bandit.gradient()[2] == pytest.approx(6 * (0.4 - 0.1))
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.99])
+def test_without_a_winner_expert_iteration_has_exactly_no_gradient(reward):
+    arms = [0, 1, 0, 0, 1, 1]
+    advantages, _ = credited(made("expert_iteration"), arms, np.full(6, reward), Bandit(), {})
+    assert not advantages.any()
+    terms, zero = gradient("expert_iteration", arms, advantages)
+    assert not zero.any()
+    assert terms.total.item() == 0
+    assert made("expert_iteration").count(Bandit().batch(arms, advantages)[1]) == 0
 
 
 @pytest.mark.parametrize("name", REINFORCED)

@@ -12,6 +12,7 @@ from rlpt.algorithms.cispo import CISPO
 from rlpt.algorithms.dapo import DAPO
 from rlpt.algorithms.distill import Distill
 from rlpt.algorithms.dr_grpo import DrGRPO
+from rlpt.algorithms.expert_iteration import ExpertIteration
 from rlpt.algorithms.grpo import GRPO
 from rlpt.algorithms.gspo import GSPO
 from rlpt.algorithms.maxrl import MaxRL
@@ -47,6 +48,31 @@ def test_reinforce_weighs_log_probs_by_advantages():
     total, gradient, _, _ = evaluate(Reinforce(), *played(**CASE))
     assert total == pytest.approx(2 + 6)
     assert gradient[0] == [-2, -3, 0]
+
+
+def test_expert_iteration_imitates_winners_alone():
+    """Two trajectories of two tokens, the first a winner: -(-1 - 2) over 2 tokens; the loser is not in the divisor."""
+    case = {
+        "new": [[-1.0, -2.0], [-4.0, -5.0]],
+        "ratios": [[1.0, 3.0], [1.0, 1.0]],
+        "advantages": [[1.0, 1.0], [0.0, 0.0]],
+    }
+    scores, batch = played(**case)
+    total, gradient, metrics, _ = evaluate(ExpertIteration(), scores, batch)
+    assert total == pytest.approx(3.0)
+    assert gradient == [[-1, -1], [0, 0]]
+    assert metrics == {"entropy": 2.0, "winners": 2.0}
+    assert ExpertIteration().count(batch) == 2
+
+
+def test_winners_of_expert_iteration():
+    rewards, peers = [1.0, 0.5, 1.0, 2.0, 3.0, 3.0, 0.9], [7, 7, 7, 2, 2, 2, 5]
+    assert advantages(ExpertIteration(), rewards, peers) == [1, 0, 1, 1, 1, 1, 0]
+    assert advantages(ExpertIteration(threshold=2.5), rewards, peers) == [0, 0, 0, 0, 1, 1, 0]
+    assert advantages(ExpertIteration(best_only=True), rewards, peers) == [1, 0, 0, 0, 1, 0, 0]
+    assert advantages(ExpertIteration(threshold=0.5, best_only=True), rewards, peers) == [1, 0, 0, 0, 1, 0, 1]
+    with pytest.raises(ValueError, match="finite"):
+        advantages(ExpertIteration(), [np.nan], [0])
 
 
 def test_baselines_of_reinforce():
