@@ -1,4 +1,4 @@
-"""A program that gives certain outputs for certain inputs, also for hidden ones: `?:12=3 45=9` -> `+` (stack machine)."""
+"""A program that gives certain outputs for certain inputs, and for hidden ones: `?:12=3 45=9` -> `+`."""
 
 from __future__ import annotations
 
