@@ -70,6 +70,7 @@ class Trajectory:
     candidates: tuple[np.ndarray | None, ...] | None = None  # L entries: ids that a search weighed up in place of the
     # token; None: nothing was searched there
     candidate_weights: tuple[np.ndarray | None, ...] | None = None  # L entries of f32, of the same shapes
+    outcome: float | None = None  # the verifier's score of this one alone, where several of an episode share a role
     reward: float = 0.0  # of the whole trajectory, whatever `token_rewards` says of where it falls
     rewards: dict[str, float] = field(default_factory=dict)  # the rubric's parts, unweighted
     token_rewards: np.ndarray | None = (
@@ -95,6 +96,10 @@ class Episode:
     note: Any = None  # JSON-able: what the form's memory takes in of it
     searched: tuple[int, int] = (0, 0)  # tokens that a search had generated, and read before them, for this episode
     # beyond those of its trajectories
+
+    def outcome_of(self, trajectory: Trajectory) -> float:
+        """The verifier's score of the trajectory: its own, or else its role's. Raises KeyError where there is none."""
+        return self.outcome[trajectory.role] if trajectory.outcome is None else trajectory.outcome
 
 
 @runtime_checkable

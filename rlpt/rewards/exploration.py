@@ -134,7 +134,7 @@ class RLSPVerifier:
         answered = any(turn.answer is not None for turn in turns(trajectory, context.tokenizer))
         if trajectory.truncated or not answered:
             return self.no_answer
-        return float(episode.outcome[trajectory.role] == 1.0)
+        return float(episode.outcome_of(trajectory) == 1.0)
 
     def _first(self, problem: Problem, trajectory: Trajectory, context: RewardContext) -> float:
         found = turns(trajectory, context.tokenizer, "first")

@@ -35,7 +35,7 @@ class CosineLength:
 
     def __call__(self, problem: Problem, trajectory: Trajectory, episode: Episode) -> float:
         """Between the least and the greatest of its ends. Raises KeyError where the role has no outcome."""
-        is_right = episode.outcome[trajectory.role] == 1.0
+        is_right = episode.outcome_of(trajectory) == 1.0
         length = _length(trajectory)
         if trajectory.truncated or length >= self.limit:
             return self.exceeded

@@ -41,7 +41,7 @@ def compare(episodes: list[Episode], context: SourceContext, baselines: Baseline
     rewards = np.array([row[0] for row in every_row], dtype=np.float64)
     peers = np.array([row[1] for row in every_row], dtype=np.int64)
     outcomes = Outcomes(rewards, peers, [row[2] for row in every_row], [row[3] for row in every_row])
-    advantages = algorithm.advantages(outcomes, baselines)
+    advantages = algorithm.advantages(outcomes, baselines) if every_row else rewards  # none to learn from: no figures
     first = sum(len(part) for _, part in gathered[: context.data_rank])
     for trajectory, advantage in zip(trajectories, advantages[first : first + len(trajectories)]):
         trajectory.advantage = float(advantage)
@@ -70,7 +70,9 @@ def _prompt_tokens(episodes: list[Episode], context: SourceContext) -> dict[str,
 
 
 def _figures(rows: list[tuple[Any, ...]], peers: np.ndarray) -> dict[str, float]:
-    """Figures of one play over all ranks."""
+    """Figures of one play over all ranks; of one without anything to learn from, that it was so."""
+    if not rows:
+        return {"tokens": 0.0, "signal": 0.0}
     raw = np.array([row[7] for row in rows])
     figures = {
         "tokens": float(sum(row[4] for row in rows)),

@@ -12,6 +12,7 @@ from rlpt.tasks import graphs as graphs
 from rlpt.tasks import lists as lists
 from rlpt.tasks import logic as logic
 from rlpt.tasks import planning as planning
+from rlpt.tasks import programs as programs
 from rlpt.tasks import reasoning_gym as reasoning_gym
 from rlpt.tasks import sequences as sequences
 from rlpt.tasks import tracking as tracking
