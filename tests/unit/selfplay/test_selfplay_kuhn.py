@@ -1,4 +1,4 @@
-"""Self-play's estimator where the answer is known: the equilibrium of Kuhn poker, and what a baseline of each role saves.
+"""Self-play's estimator where the answer is known: Kuhn poker's equilibrium, and what a baseline of each role saves.
 
 One table of logits holds both seats. Advantages and the loss are RAE's own; OpenSpiel judges the policy.
 """
