@@ -66,7 +66,12 @@ class Trajectory:
     evidence_mask: np.ndarray | None = None  # [L] bool: given text that a thought before it is judged by; no actions
     well_formed: float = 1.0  # share of its turns that had the shape asked for
     truncated: bool = False
-    policy_step: int = 0  # optimizer steps that the weights which sampled it had done
+    cut: str = ""  # the budget that cut it short: "tokens" | "calls" | "time"; it is truncated then
+    policy_step: int = 0  # optimizer steps that the weights which sampled it had done: those of its last action
+    policy_steps: np.ndarray | None = (
+        None  # [L] int64, 0 off the action mask, where its turns were sampled by different
+    )
+    # weights
     candidates: tuple[np.ndarray | None, ...] | None = None  # L entries: ids that a search weighed up in place of the
     # token; None: nothing was searched there
     candidate_weights: tuple[np.ndarray | None, ...] | None = None  # L entries of f32, of the same shapes
@@ -89,7 +94,7 @@ class Episode:
     """One play of one problem by one or more roles."""
 
     problem: Problem
-    trajectories: list[Trajectory]
+    trajectories: list[Trajectory]  # none: the problem goes on in a later play, and `note` says how far it is
     outcome: dict[str, float] = field(default_factory=dict)  # role -> verifier's score in [0, 1]
     text: str = ""  # the completion, decoded (for logs)
     is_measured: bool = True  # whether its outcome says how hard the problem was: not where one policy held all seats

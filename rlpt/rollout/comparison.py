@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,19 @@ import numpy as np
 from rlpt.algorithms.base import Baselines, Outcomes
 from rlpt.batch import SourceContext
 from rlpt.rollout.ranks import in_turn
-from rlpt.types import Episode
+from rlpt.types import Episode, Trajectory
 
 Plays = list[tuple[str, int, float]]  # (task, level, success) of every episode
 
 
-def compare(episodes: list[Episode], context: SourceContext, baselines: Baselines) -> tuple[dict[str, float], Plays]:
+def compare(
+    episodes: list[Episode], context: SourceContext, baselines: Baselines, cuts: Sequence[str] = ()
+) -> tuple[dict[str, float], Plays]:
     """Sets the advantages of this rank's trajectories. Returns figures over all ranks, and all plays with an outcome in
-    problem order.
+    problem order. `cuts`: the budgets whose share of the trajectories is among the figures.
+
+    Problems that go on in a later play are among the episodes too, so that each rank's problems are counted off in the
+    same order; where no rank's episodes are over, there is nothing to compare and there are no means.
 
     Tensor-parallel ranks play the same episodes; where a verifier's verdict can hang on a limit of time, the first
     rank's counts on all of them.
@@ -30,7 +36,7 @@ def compare(episodes: list[Episode], context: SourceContext, baselines: Baseline
             success = float(all(score == 1.0 for score in episode.outcome.values()))
             plays[id(episode.problem)].append((episode.problem.task, episode.problem.level, success))
     rows = [
-        (algorithm.reward(t), t.peers, t.role, task, int(t.action_mask.sum()), t.truncated, t.rewards, t.reward)
+        (algorithm.reward(t), t.peers, t.role, task, int(t.action_mask.sum()), t.truncated, t.rewards, t.reward, t.cut)
         for t, task in zip(trajectories, tasks)
     ]
     *own, token_rewards = context.agree((list(plays.values()), rows, [one.token_rewards for one in trajectories]))
@@ -38,17 +44,12 @@ def compare(episodes: list[Episode], context: SourceContext, baselines: Baseline
         trajectory.rewards, trajectory.reward, trajectory.token_rewards = row[6], row[7], of_tokens
     gathered = context.gather(own)
     every_row = [row for _, part in gathered for row in part]
-    rewards = np.array([row[0] for row in every_row], dtype=np.float64)
-    peers = np.array([row[1] for row in every_row], dtype=np.int64)
-    outcomes = Outcomes(rewards, peers, [row[2] for row in every_row], [row[3] for row in every_row])
-    advantages = algorithm.advantages(outcomes, baselines) if every_row else rewards  # none to learn from: no figures
-    first = sum(len(part) for _, part in gathered[: context.data_rank])
-    for trajectory, advantage in zip(trajectories, advantages[first : first + len(trajectories)]):
-        trajectory.advantage = float(advantage)
-    algorithm.credit(trajectories, lambda values: np.sum(context.gather(values), axis=0))
+    if every_row:
+        first = sum(len(part) for _, part in gathered[: context.data_rank])
+        _give_advantages(every_row, trajectories, first, context, baselines)
     every_play = in_turn([part for part, _ in gathered])
-    figures = _figures(every_row, peers) | _prompt_tokens(episodes, context)
-    figures["episodes"] = float(sum(context.gather(len(episodes))))
+    figures = _figures(every_row, cuts) | _prompt_tokens(episodes, context)
+    figures["episodes"] = float(sum(context.gather(sum(bool(one.trajectories) for one in episodes))))
     searched = context.gather([sum(part) for part in zip(*[episode.searched for episode in episodes])])
     if any(map(any, searched)):
         figures["search_tokens"], read = (float(sum(part)) for part in zip(*[one for one in searched if one]))
@@ -57,6 +58,23 @@ def compare(episodes: list[Episode], context: SourceContext, baselines: Baseline
     if every_play:
         figures["success"] = float(np.mean([play[2] for play in every_play]))
     return figures, every_play
+
+
+def _give_advantages(
+    rows: list[tuple[Any, ...]],
+    trajectories: list[Trajectory],
+    first: int,
+    context: SourceContext,
+    baselines: Baselines,
+) -> None:
+    """To this rank's trajectories, the `first` of which is that one of all ranks' `rows`."""
+    rewards = np.array([row[0] for row in rows], dtype=np.float64)
+    peers = np.array([row[1] for row in rows], dtype=np.int64)
+    outcomes = Outcomes(rewards, peers, [row[2] for row in rows], [row[3] for row in rows])
+    advantages = context.algorithm.advantages(outcomes, baselines)
+    for trajectory, advantage in zip(trajectories, advantages[first : first + len(trajectories)]):
+        trajectory.advantage = float(advantage)
+    context.algorithm.credit(trajectories, lambda values: np.sum(context.gather(values), axis=0))
 
 
 def _prompt_tokens(episodes: list[Episode], context: SourceContext) -> dict[str, float]:
@@ -69,11 +87,11 @@ def _prompt_tokens(episodes: list[Episode], context: SourceContext) -> dict[str,
     return {"prompt_tokens": float(sum(context.gather(sum(prompts.values()))))}
 
 
-def _figures(rows: list[tuple[Any, ...]], peers: np.ndarray) -> dict[str, float]:
+def _figures(rows: list[tuple[Any, ...]], cuts: Sequence[str]) -> dict[str, float]:
     """Figures of one play over all ranks; of one without anything to learn from, that it was so."""
     if not rows:
         return {"tokens": 0.0, "signal": 0.0}
-    raw = np.array([row[7] for row in rows])
+    raw, peers = np.array([row[7] for row in rows]), np.array([row[1] for row in rows], dtype=np.int64)
     figures = {
         "tokens": float(sum(row[4] for row in rows)),
         "reward": float(raw.mean()),
@@ -81,6 +99,8 @@ def _figures(rows: list[tuple[Any, ...]], peers: np.ndarray) -> dict[str, float]
         "length": float(np.mean([row[4] for row in rows])),
         "truncated": float(np.mean([row[5] for row in rows])),
     }
+    for cut in cuts:
+        figures[f"cut/{cut}"] = float(np.mean([row[8] == cut for row in rows]))
     for part in rows[0][6]:
         figures[f"reward/{part}"] = float(np.mean([row[6][part] for row in rows]))
     return figures

@@ -156,7 +156,7 @@ def fill(
             positions[row, here] = np.arange(here.stop - start)
             segments[row, here] = segment
             mask[row, here] = actions
-            policy_steps[row, here] = trajectory.policy_step * actions
+            policy_steps[row, here] = steps_of(trajectory)[labelled] * actions
             for name, column in floats.items():
                 column[row, here] = _column(name, trajectory, labelled) * actions
             if trajectory.kept_ids is not None:
@@ -181,6 +181,13 @@ def fill(
         tensors["candidates"] = torch.from_numpy(searched.ids)
         tensors["candidate_weights"] = torch.from_numpy(searched.weights)
     return replace(batch, **tensors)
+
+
+def steps_of(trajectory: Trajectory) -> np.ndarray:
+    """[L] i64: optimizer steps done by the weights that sampled each action; off the actions it does not matter."""
+    if trajectory.policy_steps is None:
+        return np.full(len(trajectory.token_ids), trajectory.policy_step, dtype=np.int64)
+    return trajectory.policy_steps
 
 
 def _column(name: str, trajectory: Trajectory, labelled: slice) -> np.ndarray | float:

@@ -6,7 +6,7 @@ problems (task_mix | passages) -> SelfPlay.play -> Rubric.score -> Algorithm.adv
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.rewards.base import DEFAULT_RUBRIC, RewardContext, Rubric
 from rlpt.rollout.comparison import compare
-from rlpt.rollout.packing import COLUMNS, pack
+from rlpt.rollout.packing import COLUMNS, pack, steps_of
 from rlpt.rollout.passages import PassageOptions, Passages
 from rlpt.rollout.ranks import check_share, in_turn, own
 from rlpt.rollout.replay import Replay
@@ -25,7 +25,7 @@ from rlpt.rollout.task_mix import TaskMix, TaskShare, Unreachable
 from rlpt.selfplay.base import Actor
 from rlpt.selfplay.curriculum import Weighting
 from rlpt.tasks.base import keyed_hash
-from rlpt.types import Episode, Trajectory
+from rlpt.types import Episode, Problem, Trajectory
 
 RECENT_TRACES = 256  # texts of episodes that rewards may compare with
 
@@ -83,6 +83,10 @@ class EpisodeSource:
         self.rubric = Rubric.from_config(options.rubric, f"{where}.rubric")
         self.problems = self._open_problems(where)
         self.memory = self.selfplay.memory()
+        if options.refill and self.selfplay.may_leave_unfinished:
+            raise ConfigError(
+                f"{where}.refill: a play that leaves problems unfinished can't fill up a step; set it to 0"
+            )
         if options.skip_silent and context.algorithm.needs_silent:
             raise ConfigError(
                 f"{where}.skip_silent: the algorithm's entropy, KL or value term acts on silent episodes too; use one "
@@ -137,6 +141,7 @@ class EpisodeSource:
         while self.replay.wants_play:
             self.replay.add(self._play_groups(step, share))
         self.last_trajectories, self.last_step = self.replay.next(), step
+        self._metrics |= self._age(step)
         columns = [*COLUMNS, *(["ref_logprobs"] if algorithm.needs_reference else [])]
         columns += ["values"] if algorithm.needs_values else []
         columns += ["returns"] if algorithm.head else []
@@ -163,49 +168,71 @@ class EpisodeSource:
             if missing <= 0 or rounds == 1:
                 break
             missing = -(-missing // context.data_size) * context.data_size
-        self.last_episodes = episodes
-        figures, plays = compare(episodes, context, self.baselines)
+        self.last_episodes = [episode for episode in episodes if episode.trajectories]
+        figures, plays = compare(episodes, context, self.baselines, self.selfplay.cuts)
         self.problems.record(plays)
         if self.memory is not None:
-            self.memory.record(in_turn(context.gather(_notes(episodes))), step)
+            notes = _by_problem(episodes, lambda episode: [episode.note])
+            self.memory.record(in_turn(context.gather(notes)), step)
         self.recent = [*self.recent, *self._texts(episodes)][-RECENT_TRACES:] if self._remembers else []
         figures["scored_tokens"] = float(sum(context.gather(self._scored_tokens)))
         for key in ("episodes", "tokens", "prompt_tokens", "scored_tokens"):
             figures[key] += self._metrics[key]
         self._metrics |= figures | self.problems.metrics() | ({} if self.memory is None else self.memory.metrics())
-        by_problem: dict[int, list[Trajectory]] = {}
-        for episode in episodes:
-            kept = [one for one in episode.trajectories if not options.skip_silent or one.advantage != 0]
-            by_problem.setdefault(id(episode.problem), []).extend(kept)
-        return list(by_problem.values())
+        return _by_problem(episodes, self._learned_from)
+
+    def _learned_from(self, episode: Episode) -> list[Trajectory]:
+        return [one for one in episode.trajectories if not self.options.skip_silent or one.advantage != 0]
 
     def _play(self, groups: int, step: int) -> list[Episode]:
-        """This rank's share of the next `groups` problems, played."""
+        """This rank's share of the problems that go on and of the next `groups` new ones, played."""
         context = self.context
-        mine = own(self.problems_drawn, groups, context)
+        waiting = self.selfplay.waiting(self.memory)
+        places = own(-len(waiting), len(waiting) + groups, context)
+        begun = [waiting[place] for place in places if place < 0]
+        new = [self.problems_drawn + place for place in places if place >= 0]
         self.problems_drawn += groups
-        keys = [keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in mine]
-        return self._played(mine, keys, step)
+        tasks = self.problems.tasks
+        problems = [self.selfplay.problem(tasks[one.task], one.seed, one.level) for one in begun]
+        keys = [one.key for one in begun]
+        keys += [keyed_hash("episode", context.objective, context.seed, index) >> 1 for index in new]
+        return self._played([*problems, *self.problems.draw(new)], keys, step, self.memory)
 
-    def _played(self, indices: list[int], keys: list[int], step: int) -> list[Episode]:
+    def _played(self, problems: list[Problem], keys: list[int], step: int, memory: Any) -> list[Episode]:
         episodes: list[Episode] = self.selfplay.play(
-            self.problems.draw(indices),
+            problems,
             self.problems.tasks,
             self._actor(),
             keys=keys,
             policy_step=step,
-            memory=self.memory,
+            memory=memory,
         )
         return episodes
 
     def _actor(self) -> Actor:
         context = self.context
         heads = {name: TextScorer(context, head=name) for name in context.heads}
-        return Actor(context.generator, context.tokenizer, context.chooser, context.past(), heads)
+        return Actor(context.generator, context.tokenizer, context.chooser, context.past(), heads, self._seconds)
+
+    def _seconds(self) -> float:
+        """Tensor-parallel ranks play the same episodes, so the first one's clock counts on all of them."""
+        return float(self.context.agree(time.monotonic()))
+
+    def _age(self, step: int) -> dict[str, float]:
+        """How many steps before this one the weights were that sampled what is learned from, over all ranks' actions.
+        None where they can only be the present ones."""
+        options = self.options
+        steps_a_play = options.inner_epochs * options.minibatches
+        if not (options.staleness or steps_a_play > 1 or self.selfplay.may_leave_unfinished):
+            return {}
+        ages = [step - steps_of(one)[one.action_mask] for one in self.last_trajectories]
+        parts = self.context.gather((sum(int(age.sum()) for age in ages), sum(map(len, ages))))
+        return {"age": sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts))}
 
     def _score(self, episodes: list[Episode], step: int) -> None:
         """Rewards, and what the algorithm wants to know of the reference and of the value head."""
         context, algorithm = self.context, self.context.algorithm
+        episodes = [episode for episode in episodes if episode.trajectories]
         trajectories = [one for episode in episodes for one in episode.trajectories]
         self.rubric.score(episodes, self._reward_context(), step)
         if algorithm.needs_reference:
@@ -235,10 +262,8 @@ class EpisodeSource:
 
     def _texts(self, episodes: list[Episode]) -> list[str]:
         """Of all ranks' episodes, in problem order."""
-        parts = self.context.gather([episode.text for episode in episodes])
-        size = self.selfplay.group_size
-        turns = max(map(len, parts), default=0)
-        return [text for at in range(0, turns, size) for part in parts for text in part[at : at + size]]
+        parts = _by_problem(episodes, lambda episode: [episode.text] if episode.trajectories else [])
+        return in_turn(self.context.gather(parts))
 
     def _groups_with_signal(self, episodes: list[Episode]) -> int:
         """Sets of peers whose rewards differ, over all ranks."""
@@ -259,7 +284,8 @@ class EpisodeSource:
         context = self.context
         mine = own(0, self.options.groups, context)
         before = time.monotonic()
-        self._played(mine, [keyed_hash("rehearsal", index) >> 1 for index in mine], step=0)
+        keys = [keyed_hash("rehearsal", index) >> 1 for index in mine]
+        self._played(self.problems.draw(mine), keys, step=0, memory=None)
         seconds = max(context.gather(time.monotonic() - before))
         return float(self.options.groups * self.selfplay.group_size / max(seconds, 1e-9))
 
@@ -294,9 +320,9 @@ class EpisodeSource:
             self.memory.load_state_dict(state["memory"])
 
 
-def _notes(episodes: list[Episode]) -> list[list[Any]]:
-    """What the form's memory takes in of this rank's episodes, by problem."""
-    notes: dict[int, list[Any]] = {}
+def _by_problem(episodes: list[Episode], what: Callable[[Episode], Iterable[Any]]) -> list[list[Any]]:
+    """What there is of this rank's episodes, by problem."""
+    found: dict[int, list[Any]] = {}
     for episode in episodes:
-        notes.setdefault(id(episode.problem), []).append(episode.note)
-    return list(notes.values())
+        found.setdefault(id(episode.problem), []).extend(what(episode))
+    return list(found.values())

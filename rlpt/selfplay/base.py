@@ -7,7 +7,7 @@ A form is a frozen record of options. What it may ask of the policy comes as an 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
@@ -28,6 +28,8 @@ class Actor:
     chooser: Chooser | None = None  # their log-probs of given moves, and what the value head says
     past: Mapping[str, Generator] = field(default_factory=dict)  # named copies of the weights that there are now
     heads: Mapping[str, Scorer] = field(default_factory=dict)  # scalar heads: values [L] of the state before each token
+    clock: Callable[[], float] | None = None  # seconds, the same on all ranks that play the same problems, which must
+    # read it in step; None: time does not count
 
 
 class Memory(Protocol):
@@ -48,6 +50,16 @@ class Memory(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken."""
         ...
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A problem that was begun and goes on in the next play."""
+
+    key: int
+    task: str
+    seed: int
+    level: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,8 @@ class SelfPlay(ABC):
         `tasks` by task name; `keys[i]` (64-bit) names problem i: all noise of its episodes is keyed by it, whatever
         else is in the call. `policy_step` is written into the trajectories. Trajectories that are compared with each
         other share `peers`. `memory` is what `memory()` made, as it has become; it is read here, and moves on by the
-        episodes' notes alone. None: the form plays as if it remembered nothing.
+        episodes' notes alone. None: the form plays as if it remembered nothing. With a memory, a form may leave a
+        problem unfinished: its one episode then has no trajectories, and a note that `waiting` knows it by.
         """
 
     def memory(self) -> Memory | None:
@@ -101,6 +114,20 @@ class SelfPlay(ABC):
     def gives_targets(self) -> bool:
         """Whether its trajectories hold what a search chose among candidates."""
         return False
+
+    def waiting(self, memory: Any) -> list[Waiting]:
+        """The problems that were left unfinished, oldest first; the next play must be given all of them."""
+        return []
+
+    @property
+    def may_leave_unfinished(self) -> bool:
+        """Whether a play may end before its episodes do."""
+        return False
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The budgets that may cut an episode short."""
+        return ()
 
     def problem(self, task: Task, seed: int, level: int) -> Problem:
         """The problem of (seed, level) that is played."""

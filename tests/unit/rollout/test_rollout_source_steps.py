@@ -54,7 +54,7 @@ def test_a_play_is_learned_from_in_every_epoch_and_counted_once(inner_epochs, mi
             taken.append(source.take(2, step=play * steps + further))
             parts.append(len(source.last_trajectories))
             quiet = {"episodes": 0, "tokens": 0, "prompt_tokens": 0, "scored_tokens": 0}
-            assert source.metrics() == quiet, "nothing was played"
+            assert source.metrics() == quiet | {"age": further}, "nothing was played"
             assert source.last_episodes is played
         assert sum(parts) == inner_epochs * len(wanted)
         assert max(parts) - min(parts) <= 1
