@@ -88,9 +88,9 @@ def _prompt_tokens(episodes: list[Episode], context: SourceContext) -> dict[str,
 
 
 def _figures(rows: list[tuple[Any, ...]], cuts: Sequence[str]) -> dict[str, float]:
-    """Figures of one play over all ranks; of one without anything to learn from, that it was so."""
+    """Figures of one play over all ranks; no means where there was nothing."""
     if not rows:
-        return {"tokens": 0.0, "signal": 0.0}
+        return {"tokens": 0.0}
     raw, peers = np.array([row[7] for row in rows]), np.array([row[1] for row in rows], dtype=np.int64)
     figures = {
         "tokens": float(sum(row[4] for row in rows)),

@@ -73,13 +73,21 @@ def test_the_run_has_what_the_proof_needs(unbroken):
     state = json.loads((unbroken / "checkpoints" / f"step-{STEPS:08d}" / "state.json").read_text())
     assert any(state["sources"]["roles"]["baselines"].values())
     assert len(state["sources"]["play"]["replay"]["waiting"]) == 1
+    league = state["sources"]["games"]["memory"]
+    assert {name.partition("@")[0] for name in league["records"]} == {"past", "bot:0"}
+    assert league["rating"] != 1000
+    (waiting,) = state["sources"]["games"]["replay"]["waiting"]
+    held = [one["candidates"] for group in waiting["groups"] for one in group]
+    assert any(held)
+    assert not all(held), "a share of the games is played without a search"
+    assert rows[STEPS]["games/target_kl"] > 0
     assert state["snapshots"] == ["average", "lagged", "past@12", "past@9"]
 
 
 def test_what_each_objective_cost_is_in_the_summary_and_adds_up(unbroken):
     accounts = json.loads((unbroken / "summary.json").read_text())["accounts"]
     rows = steps(metric_rows(unbroken))
-    assert accounts.keys() == {"text", "play", "values", "roles"}
+    assert accounts.keys() == {"text", "play", "values", "roles", "games"}
     for name, account in accounts.items():
         mine = [row for row in rows.values() if f"{name}/loss" in row]
         for key, figure in {"loss": "loss_tokens", "rollout": "tokens", "scored": "scored_tokens"}.items():

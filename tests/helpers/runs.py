@@ -18,6 +18,7 @@ STEPS, INTERVAL = 14, 5
 SMALL = [  # overrides: one rank, two objectives, no evaluation
     *("parallel.tensor=1", "parallel.distributed_optimizer=false", "tracking.wandb=disabled"),
     *("evaluation.tasks=[]", "evaluation.text=[]", "objectives.values=null", "objectives.roles=null"),
+    "objectives.games=null",
     *("objectives.play.source.groups=2", "objectives.play.source.unreachable=ignore", "schedule.decay=constant"),
 ]
 TIMING = {"seconds", "seconds_per_step", "tokens_per_second", "episodes_per_second", "eta_seconds"}
@@ -35,7 +36,8 @@ def write_run(folder: Path) -> Path:
 
 def configuration(folder: Path) -> dict[str, Any]:
     """Two layers, width 32, adapters. Between them the objectives have all the state that there is: copies of the
-    weights that lag, average and pool, plays that wait, a value head, running baselines, turns."""
+    weights that lag, average and pool, plays that wait, a value head, running baselines, turns, games against past
+    selves and what searches of them found."""
     data = folder / "data"
     curriculum = {"target_level": 2, "min_count": 8, "promote_at": 0.05, "demote_at": 0.01}
     tasks = [{"task": {"name": name}, "curriculum": curriculum} for name in ("reverse", "sort")]
@@ -99,6 +101,25 @@ def configuration(folder: Path) -> dict[str, Any]:
                 "microbatches": 2,
                 "turns": {"period": 2, "active": 1, "offset": 1},
                 "coefficient": {"start": 0.2, "end": 1.0, "steps": 8},
+            },
+            "games": {
+                "algorithm": {"name": "alpha_zero"},
+                "source": {
+                    "name": "episodes",
+                    "groups": 4,
+                    "selfplay": {
+                        "name": "duel",
+                        "group_size": 2,
+                        "random_moves": 4,
+                        "opponents": {"self": 1, "past": 2, "bots": 1},
+                        "search": {"simulations": 3, "rule": {"name": "puct", "noise_share": 0.25, "temperature": 1}},
+                        "search_share": 0.6,
+                    },
+                    "rubric": [{"name": "game_return"}],
+                    "tasks": [{"task": {"name": "tic_tac_toe"}, "curriculum": {"target_level": 0}}],
+                    "staleness": 1,
+                },
+                "microbatches": 2,
             },
         },
         "snapshots": {

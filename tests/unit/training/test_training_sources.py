@@ -59,4 +59,4 @@ def test_what_goes_together(overrides):
 
 def test_heads_are_those_that_algorithms_train():
     assert required_heads(configured()) == ("value",)
-    assert required_heads(configured("objectives.values=null")) == ()
+    assert required_heads(configured("objectives.values=null", "objectives.games=null")) == ()
