@@ -74,12 +74,12 @@ class Verifier(BoundJudge):
 @register("judge", "steps")
 @dataclass(frozen=True)
 class Steps(BoundJudge):
-    """How far a solution has come, of n steps, as many as the worked one has, and the answer: (steps before the first that
-    `Task.verify_steps` calls wrong + 1/2 while nothing is wrong) / (n + 1), and 1 for a whole one with the right answer.
+    """How far a solution has come, of n steps, as many as the worked one has, and the answer: (steps before the first
+    that `Task.verify_steps` calls wrong + 1/2 while nothing is wrong) / (n + 1), and 1 for a whole and right one.
 
-    To answer before the n-th step is wrong too. A step that is not closed by whitespace or the answer mark is not looked
-    at; an answer that is not ended adds half of the verifier's credit. The half keeps what can still come out right ahead
-    of what can not.
+    To answer before the n-th step is wrong too. A step that is not closed by whitespace or the answer mark is not
+    looked at; an answer that is not ended adds half of the verifier's credit. The half keeps what can still come out
+    right ahead of what can not.
     """
 
     def bind(self, asked: Asked) -> Judge:

@@ -79,7 +79,8 @@ def test_one_call_serves_all_rows(name, options):
         searcher(name, options, generator)(*([part[row] for row in rows] for part in (PROMPTS, PARAMS, KEYS)))
         return generator.calls
 
-    assert calls(range(5)) == max(calls([row]) for row in range(5)) > 0
+    alone = [calls([row]) for row in range(5)]
+    assert 0 < max(alone) <= calls(range(5)) <= max(alone) + 2, "rounds in which a row needs nothing differ"
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
