@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -81,6 +82,7 @@ class SourceContext:
     snapshots: Sequence[str] = ()  # names that `score` knows besides ""
     heads: Sequence[str] = ()  # scalar heads of the model
     sources: Mapping[str, BatchSource] = field(default_factory=dict)  # by objective, of those opened before this one
+    directory: Path | None = None  # the run's folder on the one rank that writes to it; None on the others
 
 
 class BatchSource(Protocol):

@@ -88,7 +88,7 @@ class _Rows:
                 rows = live.nonzero().squeeze(1)
                 self.alive, drawn, self.state = self.alive[rows], drawn[rows], self.state.select(rows)
             self.logits = self.state.step(drawn)
-        return [self._completion(row) for row in range(len(self.params))]
+        return self._completions()
 
     def _draw(self, position: int) -> tuple[Tensor, Tensor]:
         """Draws one token for every cache row; returns the tokens and which of those rows are finished."""
@@ -116,16 +116,21 @@ class _Rows:
             else:
                 self.kept[row].append(self.legal_ids[row])
 
-    def _completion(self, row: int) -> Completion:
-        length = int(self.length[row])
-        kept = tuple(ids for ids in self.kept[row] if ids is not None)
-        return Completion(
-            token_ids=self.tokens[row, :length].cpu().numpy(),
-            logprobs=self.logprobs[row, :length].cpu().numpy(),
-            finish_reason="stop" if bool(self.stopped[row]) else "length",
-            kept_ids=kept if kept else None,
-            certainty=self.certainty[row, :length].cpu().numpy(),
-        )
+    def _completions(self) -> list[Completion]:
+        tokens, logprobs, certain = (one.cpu().numpy() for one in (self.tokens, self.logprobs, self.certainty))
+        completions = []
+        for row, (length, stopped) in enumerate(zip(self.length.tolist(), self.stopped.tolist(), strict=True)):
+            kept = tuple(ids for ids in self.kept[row] if ids is not None)
+            completions.append(
+                Completion(
+                    token_ids=tokens[row, :length].copy(),
+                    logprobs=logprobs[row, :length].copy(),
+                    finish_reason="stop" if stopped else "length",
+                    kept_ids=kept if kept else None,
+                    certainty=certain[row, :length].copy(),
+                )
+            )
+        return completions
 
 
 def _id_sets(sets: Sequence[Sequence[int] | None], vocab_size: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from rlpt.rewards.base import DEFAULT_RUBRIC, RewardContext, Rubric
 from rlpt.rollout.comparison import compare
 from rlpt.rollout.packing import COLUMNS, pack, steps_of
 from rlpt.rollout.passages import PassageOptions, Passages
+from rlpt.rollout.preferences import Preferences
 from rlpt.rollout.ranks import check_share, in_turn, own
 from rlpt.rollout.replay import Replay
 from rlpt.rollout.scoring import POLICY, TextScorer, row_shape, score_trajectories
@@ -48,6 +49,7 @@ class EpisodeOptions:
     inner_epochs: int = 1  # passes over each play
     minibatches: int = 1  # optimizer steps a pass
     staleness: int = 0  # plays that the learner is behind the player
+    export_preferences: bool = False  # pairs of each problem's best and worst attempt, in RUN/preferences.jsonl
     weighting: Weighting = field(default_factory=Weighting)
     unreachable: Unreachable = "lower"  # a start level that chance alone would not solve in the episodes of the whole
     # run: start lower, refuse to start, or trust graded credit to lead there
@@ -103,6 +105,7 @@ class EpisodeSource:
             options.minibatches,
             options.staleness,
         )
+        self.preferences = Preferences(context) if options.export_preferences else None
         self.problems_drawn = 0
         self.turns = 0
         self.baselines: dict[str, float] = {}
@@ -171,6 +174,8 @@ class EpisodeSource:
         self.last_episodes = [episode for episode in episodes if episode.trajectories]
         figures, plays = compare(episodes, context, self.baselines, self.selfplay.cuts)
         self.problems.record(plays)
+        if self.preferences is not None:
+            self.preferences.write(episodes, step)
         if self.memory is not None:
             notes = _by_problem(episodes, lambda episode: [episode.note])
             self.memory.record(in_turn(context.gather(notes)), step)

@@ -20,6 +20,10 @@ class _Beam:
     held: list[tuple[float, Completion]]
     round: int = 0
 
+    def holds(self, ids: tuple[int, ...]) -> bool:
+        """Whether this solution is one of them."""
+        return any(tuple(one.token_ids.tolist()) == ids for _, one in self.held)
+
 
 @register("search", "beam")
 @dataclass(frozen=True)
@@ -52,12 +56,13 @@ class Beam(Search):
             return call.sample([call.plain(row) for row in range(len(call.prompts))])
         beams = [_Beam([(0.0, NOTHING)]) for _ in call.prompts]
         while drafts := [draft for row in range(len(beams)) for draft in self._round(call, row, beams[row])]:
-            fresh: list[list[Completion]] = [[] for _ in beams]
+            fresh: list[dict[tuple[int, ...], Completion]] = [{} for _ in beams]
             parents = [_parents(call, row, beam) for row, beam in enumerate(beams)]
             for draft, piece in zip(drafts, call.sample(drafts), strict=True):
-                params, parent = call.params[draft.row], parents[draft.row][draft.after]
-                reason = "stop" if is_stopped_at(piece, params) else "length"
-                fresh[draft.row].append(join([parent, piece], reason))
+                ids = (*draft.after, *piece.token_ids.tolist())
+                if ids not in fresh[draft.row] and not beams[draft.row].holds(ids):
+                    reason = "stop" if is_stopped_at(piece, call.params[draft.row]) else "length"
+                    fresh[draft.row][ids] = join([parents[draft.row][draft.after], piece], reason)
             self._keep(call, beams, fresh)
         return [self._best(call, row, beam) for row, beam in enumerate(beams)]
 
@@ -78,16 +83,15 @@ class Beam(Search):
             return [] if beam.round else [call.plain(row)]
         return drafts
 
-    def _keep(self, call: Call, beams: list[_Beam], fresh: list[list[Completion]]) -> None:
+    def _keep(self, call: Call, beams: list[_Beam], fresh: list[dict[tuple[int, ...], Completion]]) -> None:
         rows = [row for row, solutions in enumerate(fresh) for _ in solutions]
-        values = iter(call.judged(rows, [one for solutions in fresh for one in solutions]))
+        values = iter(call.judged(rows, [one for solutions in fresh for one in solutions.values()]))
         for row, (beam, solutions) in enumerate(zip(beams, fresh, strict=True)):
             if not solutions:
                 continue
-            distinct = {one.token_ids.tobytes(): (v, one) for v, one in beam.held if is_over(one, call.params[row])}
-            for one, value in zip(solutions, values):
-                distinct.setdefault(one.token_ids.tobytes(), (value, one))
-            best = sorted(distinct.values(), key=lambda pair: -pair[0])
+            finished = [(value, one) for value, one in beam.held if is_over(one, call.params[row])]
+            judged = [(value, one) for one, value in zip(solutions.values(), values)]
+            best = sorted([*finished, *judged], key=lambda pair: -pair[0])
             beam.held, beam.round = best[: self.width], beam.round + 1
 
     def _best(self, call: Call, row: int, beam: _Beam) -> Completion:

@@ -74,11 +74,12 @@ class Verifier(BoundJudge):
 @register("judge", "steps")
 @dataclass(frozen=True)
 class Steps(BoundJudge):
-    """The share of a solution that stands: steps of the thought before the first that `Task.verify_steps` calls wrong,
-    and the answer as one more, of as many as the worked solution (or this thought) has. 1 for all of it alone.
+    """How far a solution has come, of n steps, as many as the worked one has, and the answer: (steps before the first
+    that `Task.verify_steps` calls wrong + 1/2 while nothing is wrong) / (n + 1), and 1 for a whole and right one.
 
-    A step that is not closed by whitespace or the answer mark is not looked at. An answer counts where it is right; as
-    long as it is not ended, it counts what the verifier credits, at most as a wrong one.
+    To answer before the n-th step is wrong too. A step that is not closed by whitespace or the answer mark is not
+    looked at; an answer that is not ended adds half of the verifier's credit. The half keeps what can still come out
+    right ahead of what can not.
     """
 
     def bind(self, asked: Asked) -> Judge:
@@ -91,15 +92,15 @@ class Steps(BoundJudge):
             raise ConfigError("search judge 'steps': there is no thought to look at; set think: true, or use verifier")
         before, mark, behind = text.rpartition(ANSWER)
         thought = (before if mark else behind).removeprefix(THINK)
-        written = thought.split()
-        closed = written if mark or thought[-1:].isspace() else written[:-1]
-        right = int(np.cumprod([*task.verify_steps(problem, " ".join(closed)), 0.0]).sum())
+        closed = thought.split() if mark or thought[-1:].isspace() else thought.split()[:-1]
+        marks, whole = task.verify_steps(problem, " ".join(closed)), len(task.solution(problem).split())
+        right = min(int(np.cumprod([*marks, 0.0]).sum()), whole)
+        if not mark or right < len(closed) or right < whole:
+            return (right + 0.5 * (not mark and right == len(closed))) / (whole + 1)
         ended = asked.answer(completion)
-        if ended is None:
-            answered = min(asked.credit(row, behind), WRONG_CREDIT) if mark else 0.0
-        else:
-            answered = float(asked.credit(row, ended) == 1.0)
-        return (right + answered) / (max(len(closed), len(task.solution(problem).split())) + 1)
+        if ended is not None:
+            return (right + float(asked.credit(row, ended) == 1.0)) / (whole + 1)
+        return (right + 0.5 + 0.5 * min(asked.credit(row, behind), WRONG_CREDIT)) / (whole + 1)
 
 
 @register("judge", "likelihood")

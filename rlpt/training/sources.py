@@ -71,6 +71,7 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             snapshots=tuple(config.snapshots),
             heads=runtime.heads,
             sources={other: stream.source for other, stream in streams.items()},
+            directory=config.directory if mesh.is_primary else None,
         )
         streams[name] = Stream(algorithm, options.open(context))
     return streams
