@@ -103,7 +103,7 @@ def summarise(
     return {
         "bits_per_byte": {"start": first["bits_per_byte"], "end": last["bits_per_byte"], "unigram": last["unigram"]},
         "tasks": tasks,
-        "games": _games(first, last),
+        **({"games": _games(first, last)} if last.get("games") else {}),
         "steps": steps,
         "text_tokens": text_tokens,
         "rollout_tokens": rollout_tokens,

@@ -125,6 +125,7 @@ class Propose(SelfPlay):
         prompts, params, noise = [], [], []
         for slot in slots:
             seeds = seed_triplets(slot.task, slot.problem.level)
+            slot.seen.update(one.text for one in seeds)
             slot.references = buffer.draw(slot.mode, self.references, slot.key, self.recent_share, seeds)
             prompt = encode_marked(tokenizer, proposer_prompt(slot.task, slot.references))
             sampling = self._sampling(slot, tokenizer)
@@ -237,7 +238,7 @@ class _Slot:
     task: ProgramTask
     key: int
     references: list[Triplet] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)  # its proposals so far
+    seen: set[str] = field(default_factory=set)  # the seed and its proposals so far
 
     @property
     def mode(self) -> str:

@@ -8,12 +8,19 @@ from helpers.tokenizer import CharacterTokenizer
 import rlpt.selfplay  # noqa: F401  (registers)
 from rlpt import registry
 from rlpt.errors import ConfigError
+from rlpt.rewards.learnability import SOLVE_RATE
 from rlpt.selfplay.base import Actor
 from rlpt.tasks.base import create_task, keyed_hash, train_seed
 from rlpt.types import Problem
 
-PLAYED = {"task": ("reverse", "countdown"), "environment": ("memory", "calculator"), "game": ("tic_tac_toe", "nim")}
+PLAYED = {
+    "task": ("reverse", "countdown"),
+    "environment": ("memory", "calculator"),
+    "game": ("tic_tac_toe", "nim"),
+    "program": ("deduction", "induction"),
+}
 TASKS = {name: create_task({"name": name}) for names in PLAYED.values() for name in names}
+PLAYERS = {"task": "solve", "environment": "converse", "game": "duel", "program": "propose"}  # whose problems they are
 TOKENIZER = CharacterTokenizer()
 
 
@@ -27,7 +34,8 @@ def problem_of(kind, index):
         context, future = f"{index:04b}", f"{index + 1:04b}"
         meta = {"context": tuple(TOKENIZER.encode(context)), "future": tuple(TOKENIZER.encode(future))}
         return Problem("passage", train_seed(1, index), 0, context, future, meta)
-    return TASKS[PLAYED[kind][index % 2]].sample(train_seed(1, index), 1)
+    task = TASKS[PLAYED[kind][index % 2]]
+    return create(PLAYERS[kind]).problem(task, train_seed(1, index), 1)
 
 
 def peers_of(form, key):
@@ -42,8 +50,7 @@ def play(request):
     form = create(request.param)
 
     def run(indices):
-        drawn = [problem_of(form.kinds[0], i) for i in indices]
-        problems = [form.problem(TASKS[p.task], p.seed, p.level) if p.task in TASKS else p for p in drawn]
+        problems = [problem_of(form.kinds[0], i) for i in indices]
         keys = [train_seed(2, i) for i in indices]
         return form.play(problems, TASKS, Actor(RandomGenerator(), TOKENIZER), keys=keys, policy_step=5)
 
@@ -53,8 +60,11 @@ def play(request):
 
 def test_trajectories_are_whole(play):
     for episode in play(range(4)):
-        assert set(episode.outcome) == {t.role for t in episode.trajectories if t.evidence_mask is None}
+        judged = {t.role for t in episode.trajectories if t.evidence_mask is None}
+        assert set(episode.outcome) - {SOLVE_RATE} == judged
         for t in episode.trajectories:
+            if t.role in judged:
+                assert 0 <= episode.outcome_of(t) <= 1
             length = len(t.token_ids)
             assert len(t.action_mask) == len(t.logprobs) == length
             assert t.kept_ids is not None
@@ -73,13 +83,14 @@ def test_trajectories_are_whole(play):
 def test_tasks_of_another_kind_are_refused_by_the_key(name):
     form = create(name)
     for kind, (task, _) in PLAYED.items():
-        if kind in form.kinds:
+        if kind in form.kinds or (kind == "program" and "task" in form.kinds):  # a program task is a task like others
             form.check(TASKS[task], "play.tasks.0.task")
             problem = TASKS[task].sample(train_seed(1, 0), 2)
             if form.needs_luck:
                 assert 0 < form.chance(TASKS[task], problem, TOKENIZER) < 0.1
         else:
-            with pytest.raises(ConfigError, match=rf"play\.tasks\.0\.task: '{task}' is of the kind '{kind}'"):
+            named = TASKS[task].kind
+            with pytest.raises(ConfigError, match=rf"play\.tasks\.0\.task: '{task}' is of the kind '{named}'"):
                 form.check(TASKS[task], "play.tasks.0.task")
 
 

@@ -20,6 +20,18 @@ def test_credit_bonus_and_exactness():
     assert [of(Correct(exact_only=True), 1, outcome) for outcome in (0.9, 1.0)] == [0, 1]
 
 
+def test_one_role_alone_and_a_score_of_its_own():
+    played = answering("1<|end|>", 0.5)
+    (trajectory,) = played.trajectories
+    assert Correct(role=trajectory.role)(PROBLEM, trajectory, played) == 0.5
+    assert Correct(role="proposer")(PROBLEM, trajectory, played) == 0
+    trajectory.outcome = 1.0
+    assert Correct()(PROBLEM, trajectory, played) == 1, "its own score comes before its role's"
+    trajectory.outcome, trajectory.role = None, "proposer"
+    with pytest.raises(KeyError, match="proposer"):
+        Correct()(PROBLEM, trajectory, played)
+
+
 def test_flip_exchanges_right_and_wrong():
     always = Correct(flip=1.0, exact_bonus=0.5)
     assert [of(always, 1, outcome) for outcome in (0.0, 0.9, 1.0)] == [1.5, 1.5, 0]

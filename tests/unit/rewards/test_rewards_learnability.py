@@ -3,6 +3,7 @@
 import pytest
 from helpers.episodes import PROBLEM, trajectory_of
 
+from rlpt.errors import ConfigError
 from rlpt.rewards.learnability import Learnability
 from rlpt.types import Episode
 
@@ -19,6 +20,15 @@ def test_the_paper_and_its_code():
     rates = (0.0, 0.125, 0.5, 0.875, 1.0)
     assert [of(Learnability(), rate) for rate in rates] == [0, 0.875, 0.5, 0.125, 0]
     assert [of(CODE, rate) for rate in rates] == [-0.5, 0.875, 0.5, 0.125, -0.5]
+
+
+def test_the_most_may_be_earned_elsewhere():
+    peaked = Learnability(peak=0.5, useless=-0.5)
+    assert [of(peaked, rate) for rate in (0.0, 0.25, 0.5, 0.75, 1.0)] == [-0.5, 0.5, 1, 0.5, -0.5]
+    assert of(Learnability(peak=0.25), 0.25) == 1
+    assert of(Learnability(peak=0.25), 0.625) == 0.5
+    with pytest.raises(ConfigError, match=r"peak=1\.0: must be a solve rate, at least 0 and below 1"):
+        Learnability(peak=1.0)
 
 
 def test_a_malformed_proposal_needs_no_rate():

@@ -173,3 +173,13 @@ def test_credit_sums_over_ranks():
         [[0, 0, -35, -34], [0, 0, -35, -34, -33]],
         [[0, 0, -35, -34, -33], [0, 0, -35, -34, -33, -32]],
     ]
+
+
+def test_a_play_without_trajectories_has_no_advantages():
+    """A frozen proposer's, whose proposals were all worth nothing."""
+    algorithm = Noting()
+    episode = episode_of(Problem("reverse", 1, 0, "", ""), 0, roles=())
+    figures, plays = compare([episode], source_context(algorithm=algorithm), {})
+    assert figures == {"tokens": 0, "signal": 0, "prompt_tokens": 0, "episodes": 1}
+    assert plays == []
+    assert algorithm.told == []
