@@ -58,10 +58,8 @@ def test_figures_reach_the_record_the_table_and_the_summary():
     pair = summary["games"]["tic_tac_toe_random"]["no_loss"]
     assert pair["start"] == pair["end"] == figures["tic_tac_toe_random"]["no_loss"]
     assert len(evaluation_table(both).renderables) == 2
-    assert (
-        summarise([new_evaluation(0, 0, {})], steps=0, text_tokens=0, rollout_tokens=0, episodes=0, seconds=0)["games"]
-        == {}
-    )
+    without = summarise([new_evaluation(0, 0, {})], steps=0, text_tokens=0, rollout_tokens=0, episodes=0, seconds=0.0)
+    assert "games" not in without
 
 
 @pytest.mark.parametrize(
