@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import rich.tree
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,7 @@ from rlpt.training.runtime import Runtime
 HELP = "a move; ? shows what the policy thinks of your moves, u takes your last move back, q ends"
 MOST_MOVES = 12  # shown in a table
 LINE = 6  # plies of a search's best line
+SHOWN_PLIES, SHOWN_MOVES = 3, 3  # of a search's tree
 
 
 @dataclass
@@ -113,6 +115,7 @@ class Board:
         if values is not None:
             self.console.print(Text(f"value head: {float(values[0]):+.2f}"))
         if tree is not None:
+            self.console.print(tree_view(tree))
             self.console.print(Text(f"best line: {' '.join(best_line(tree))} ({tree.simulations} simulations)"))
 
 
@@ -125,6 +128,23 @@ def best_line(tree: Tree) -> list[str]:
         line.append(node.moves[index])
         node = node.children.get(index)
     return line
+
+
+def tree_view(tree: Tree) -> rich.tree.Tree:
+    """The most visited moves of the first plies, each with its visits and mean return to the seat that makes it."""
+    view = rich.tree.Tree(Text("search tree"))
+    _add_moves(view, tree.root, SHOWN_PLIES)
+    return view
+
+
+def _add_moves(view: rich.tree.Tree, node: Node, plies: int) -> None:
+    if not plies or not node.visits.any():
+        return
+    for index in np.argsort(-node.visits, kind="stable")[:SHOWN_MOVES]:
+        visits = int(node.visits[index])
+        if visits:
+            branch = view.add(Text(f"{node.moves[index]}  {visits} visits, {node.totals[index] / visits:+.2f}"))
+            _add_moves(branch, node.children[int(index)], plies - 1)
 
 
 def position_text(game: Game, state: GameState) -> str:

@@ -47,6 +47,7 @@ def test_a_person_plays_at_the_terminal(unbroken):
     assert re.search(r"move +┃ policy ┃ visits ┃ mean return", done.stdout)
     assert "value head: " in done.stdout
     assert "best line: " in done.stdout
+    assert re.search(r"search tree\n[├└]── [1-9]  [0-9]+ visits, [+-]", done.stdout)
     assert "the policy plays " in done.stdout
     assert re.search(r"you win|you lose|a draw", done.stdout)
 
