@@ -17,6 +17,11 @@ from rlpt.tasks.base import keyed_hash
 class TreeRule(Protocol):
     """Which moves are tried, and what is made of the visits."""
 
+    @property
+    def proves(self) -> bool:
+        """Whether ends of the game are taken as proofs (see `Tree`)."""
+        ...
+
     def prepare(self, tree: Tree, simulations: int) -> None:
         """Called once, after the root was judged."""
         ...
@@ -64,7 +69,7 @@ def search(
     A position that is reached twice in one round is judged once. A tree stops after its simulations, or before a round
     where its tokens are spent. Raises ValueError for a position that is over.
     """
-    trees = [Tree(space, state, key) for state, key in zip(states, keys, strict=True)]
+    trees = [Tree(space, state, key, rule.proves) for state, key in zip(states, keys, strict=True)]
     budgets = [budget] * len(trees) if isinstance(budget, Budget) else budget
     _play_round(trees, [[Path([], tree.root)] for tree in trees], evaluate)
     for tree, one in zip(trees, budgets, strict=True):
@@ -96,4 +101,4 @@ def _play_round(trees: Sequence[Tree], paths: Sequence[Sequence[Path]], evaluate
         found = dict(zip(asked, evaluate(space, states, keys), strict=True))
     for tree, begun in zip(trees, paths, strict=True):
         for path in begun:
-            tree.finish(path, None if path.end.is_over else found[id(path.end)])
+            tree.finish(path, found.get(id(path.end), path.end.leaf))

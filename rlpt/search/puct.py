@@ -26,6 +26,7 @@ class Puct:
     unvisited: float = 0.0
     noise_share: float = 0.0  # AlphaZero: 0.25
     noise_alpha: float = 0.3  # of the Dirichlet distribution; AlphaZero: about 10 by the usual number of legal moves
+    proves: bool = False  # ends of the game are taken as proofs
     temperature: float = 0.0  # of `move`: moves by visits to the power 1 / temperature; 0: the most visited
 
     def __post_init__(self) -> None:
@@ -63,11 +64,13 @@ class Puct:
         return visits / visits.sum() if visits.any() else tree.root.priors
 
     def move(self, tree: Tree) -> int:
-        """What is played: of equally visited moves the one with the highest mean return."""
+        """What is played: of equally visited moves the one with the highest mean return; a proved win before all, a
+        proved loss after all."""
         root = tree.root
+        decided = np.where(np.isnan(root.known), 0.0, np.trunc(root.known))
         if self.temperature:
             weights = (root.visits / max(1, root.visits.max())) ** (1 / self.temperature)
             weights = weights if weights.any() else root.priors
             return int(tree.generator("move").choice(len(weights), p=weights / weights.sum()))
-        best = np.lexsort((np.arange(len(root.moves))[::-1], root.priors, root.means(-np.inf), root.visits))
+        best = np.lexsort((np.arange(len(root.moves))[::-1], root.priors, root.means(-np.inf), root.visits, decided))
         return int(best[-1])

@@ -17,6 +17,7 @@ from rlpt.tasks.base import keyed_hash
 from rlpt.tasks.games.base import OVER
 
 LOSS = -1.0  # the return that a simulation under way counts as
+WIN = 1.0  # the highest return
 
 
 class Space(Protocol):
@@ -74,6 +75,8 @@ class Node:
     totals: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [A] f64 sums of their returns
     pending: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [A] simulations under way
     children: dict[int, Node] = field(default_factory=dict)
+    known: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [A] f64 returns that are proved; NaN: not yet
+    proved: tuple[float, ...] | None = None  # each seat's return when all play on as well as they can
 
     @property
     def is_over(self) -> bool:
@@ -91,9 +94,11 @@ class Node:
         return self.visits + self.pending
 
     def means(self, unvisited: float) -> np.ndarray:
-        """[A] mean returns, those under way counted as lost; `unvisited` where there is none."""
+        """[A] mean returns, those under way counted as lost; `unvisited` where there is none. What is proved counts as
+        proved."""
         tried = self.tried()
-        return np.where(tried > 0, (self.totals + LOSS * self.pending) / np.maximum(tried, 1), unvisited)
+        means = np.where(tried > 0, (self.totals + LOSS * self.pending) / np.maximum(tried, 1), unvisited)
+        return np.where(np.isnan(self.known), means, self.known)
 
     def expand(self, leaf: Leaf) -> None:
         """The evaluator's word."""
@@ -104,6 +109,7 @@ class Node:
         self.leaf, self.priors = leaf, leaf.priors.astype(np.float64)
         self.visits, self.pending = np.zeros(num_moves, np.int64), np.zeros(num_moves, np.int64)
         self.totals = np.zeros(num_moves)
+        self.known = np.full(num_moves, np.nan)
 
 
 @dataclass
@@ -115,10 +121,15 @@ class Path:
 
 
 class Tree:
-    """A search from one position. `key` names all of its noise."""
+    """A search from one position. `key` names all of its noise.
 
-    def __init__(self, space: Space, state: Any, key: int) -> None:
-        self.space, self.key = space, key
+    With `proves`, ends of the game are seen one move ahead, and what they prove goes up the tree: a position with a
+    proved win is won, one whose moves are all proved is as good as the best of them (MCTS-Solver: Winands, Björnsson
+    and Saito 2008). A simulation ends where the return is proved.
+    """
+
+    def __init__(self, space: Space, state: Any, key: int, proves: bool = False) -> None:
+        self.space, self.key, self.proves = space, key, proves
         self.root = self._node(state)
         self.simulations = 0  # finished, the root's own judgement not counted
         self.tokens = 0  # spent by the evaluator
@@ -134,7 +145,7 @@ class Tree:
         """Starts a simulation: takes moves (by index) until a position is over or not judged yet, and marks them as
         under way."""
         node, steps = self.root, []
-        while not node.is_over and node.leaf is not None:
+        while not node.is_over and node.leaf is not None and (node.proved is None or node is self.root):
             index = choose(node)
             node.pending[index] += 1
             steps.append((node, index))
@@ -145,15 +156,53 @@ class Tree:
 
     def finish(self, path: Path, leaf: Leaf | None) -> None:
         """Ends a simulation: `leaf` judges its end, None where that is over. Returns go to every move on the way."""
-        if leaf is not None and path.end.leaf is None:
-            path.end.expand(leaf)
+        end = path.end
+        if leaf is not None and end.leaf is None:
+            end.expand(leaf)
             self.tokens += leaf.tokens
-        returns = self.space.returns(path.end.state) if leaf is None else leaf.values
+            if self.proves:
+                self._look_ahead(end)
+        elif end.is_over:
+            end.proved = tuple(self.space.returns(end.state)) if self.proves else None
+        returns = end.proved if end.proved is not None else self._returns(end)
         for node, index in path.steps:
             node.pending[index] -= 1
             node.visits[index] += 1
             node.totals[index] += returns[node.player]
+        if self.proves:
+            for node, index in reversed(path.steps):
+                if (proved := node.children[index].proved) is not None:
+                    self._prove(node, index, proved)
         self.simulations += bool(path.steps)
+
+    def _returns(self, end: Node) -> Sequence[float]:
+        """What a position counts as: the game's end, or the evaluator's word."""
+        if end.is_over:
+            return self.space.returns(end.state)
+        assert end.leaf is not None, "a position that was not judged"
+        return end.leaf.values
+
+    def _look_ahead(self, node: Node) -> None:
+        """Marks moves that end the game."""
+        for index, move in enumerate(node.moves):
+            child = self._node(self.space.apply(node.state, move))
+            if child.is_over:
+                child.proved = tuple(self.space.returns(child.state))
+                self._prove(node, index, child.proved)
+
+    def _prove(self, node: Node, index: int, returns: tuple[float, ...]) -> None:
+        """What the move leads to is proved."""
+        node.known[index] = returns[node.player]
+        if returns[node.player] >= WIN or not np.isnan(node.known).any():
+            best = np.nanmax(node.known)
+            if node.proved is None or best > node.proved[node.player]:
+                node.proved = returns if returns[node.player] == best else self._returns_of(node, best)
+
+    def _returns_of(self, node: Node, best: float) -> tuple[float, ...]:
+        """Each seat's returns after a move that is proved to be worth `best`."""
+        index = int(np.argmax(node.known == best))
+        child = node.children.get(index) or self._node(self.space.apply(node.state, node.moves[index]))
+        return child.proved if child.proved is not None else tuple(self.space.returns(child.state))
 
     def nodes(self) -> list[tuple[tuple[str, ...], Node]]:
         """Every position with the moves that led to it from the root; parents first, then in the order of moves."""

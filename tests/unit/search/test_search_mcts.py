@@ -234,3 +234,36 @@ def test_a_position_that_is_over_is_refused():
 def test_wrong_options(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize("rule", [Puct(proves=True), Gumbel(proves=True)], ids=["puct", "gumbel"])
+@pytest.mark.parametrize("game", [TicTacToe(), Nim()], ids=["tic_tac_toe", "nim"])
+def test_what_is_proved_is_so(rule, game):
+    """Near the end of the game a few hundred simulations prove the root; every proof in the tree is the exact value."""
+    rng = random.Random(4)
+    states = [game.draw(rng, 2 if game.name == "tic_tac_toe" else 0) for _ in range(30)]
+    trees = search(game, states, range(30), Rollouts(), rule, Budget(simulations=300))
+    proofs = 0
+    for tree in trees:
+        for _, node in tree.nodes():
+            if node.is_over or node.leaf is None:
+                continue
+            exact = game.values(node.state)
+            for move, known in zip(node.moves, node.known, strict=True):
+                assert np.isnan(known) or known == exact[move]
+                proofs += not np.isnan(known)
+            if node.proved is not None:
+                assert node.proved[node.player] == max(exact.values())
+                assert node.proved[0] == -node.proved[1]
+        assert tree.root.proved is not None
+    assert proofs > 100
+    if isinstance(rule, Puct):
+        for tree in trees:
+            exact = game.values(tree.root.state)
+            assert exact[tree.root.moves[rule.move(tree)]] == max(exact.values())
+
+
+def test_without_proofs_nothing_is_known():
+    game = TicTacToe()
+    (tree,) = search(game, [game.opening(1, 0)], [3], Rollouts(), Puct(), Budget(simulations=100))
+    assert all(np.isnan(node.known).all() and node.proved is None for _, node in tree.nodes())
