@@ -51,7 +51,7 @@ def judge_of(name, generator_row=None, heads=None, **options):
 
 
 def test_steps_say_how_far_a_solution_has_come():
-    """Two steps and the answer, so thirds; half a step more while nothing is wrong."""
+    """Two steps and the answer, so thirds; half a step more while nothing is wrong, half of them once something is."""
     first, second = PARITY.solution(PROBLEMS[0]).split()
     answer = PROBLEMS[0].answer
     wrong = "".join("10"[int(bit)] for bit in answer)
@@ -66,13 +66,13 @@ def test_steps_say_how_far_a_solution_has_come():
         f"{first}{ANSWER}{answer}{END}",
         f"{first} {second}{ANSWER}",
         f"{first} {second}{ANSWER}{answer[0]}",
+        f"{first} {second}{ANSWER}{wrong[0]}",
         f"{first} {second}{ANSWER}{wrong}{END}",
+        f"{first} {second} {END}",
         f"{first} {second}{ANSWER}{answer}{END}",
     )
-    half_right = 0.5 + 0.5 * PARITY.verify(PROBLEMS[0], answer[0])
-    expected = [0.5, 1.5, 1.5, 1, 2.5, 1, 1, 2.5, 2 + half_right, 2, 3]
+    expected = [0.5, 1.5, 1.5, 0.5, 2.5, 0.5, 0.5, 2.5, 2.5 + 0.5 / 3, 1, 1, 1, 3]
     assert values == pytest.approx([value / 3 for value in expected])
-    assert values[8] > values[7]
 
 
 def test_judges_of_answers():
