@@ -72,9 +72,7 @@ class Preferences:
         if not self._is_cut:
             self._cut(path, step)
             self._is_cut = True
-        rows = [
-            {**pair, "objective": self.context.objective, "step": step} for pairs in in_turn(parts) for pair in pairs
-        ]
+        rows = [{**pair, "objective": self.context.objective, "step": step} for pair in in_turn(parts)]
         with open(path, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             file.flush()

@@ -17,12 +17,13 @@ from rlpt.types import Completion
 class _Beam:
     """A row's partial and finished solutions, best first. Mutable: rounds replace them."""
 
-    held: list[tuple[float, Completion]]
+    held: list[tuple[float, Completion, int]]  # its value, and in how many rounds no step made it better
+    latest: Completion = NOTHING  # the best of the last round
     round: int = 0
 
     def holds(self, ids: tuple[int, ...]) -> bool:
         """Whether this solution is one of them."""
-        return any(tuple(one.token_ids.tolist()) == ids for _, one in self.held)
+        return any(tuple(one.token_ids.tolist()) == ids for _, one, _ in self.held)
 
 
 @register("search", "beam")
@@ -31,6 +32,8 @@ class Beam(Search):
     """`width` solutions are kept, of `expansions` steps sampled after each of those that are not finished.
 
     A step ends at whitespace, at the answer mark, where the completion ends, or after `max_step` tokens (0: no limit).
+    After a round, a solution gives way to its continuations; with `retries` it stays for so many rounds more and is
+    continued again, where none of them is better: a verifier tells a dead end from one that was only unlucky.
     Equal solutions count once; ties go to the first. A finished solution stays while it is among the best, and the
     search ends when all that are kept are finished. Returned is the best finished one; the best of all where the budget
     left none; the plain completion where it does not even do for the first steps. With a width and expansions of 1
@@ -41,20 +44,21 @@ class Beam(Search):
     width: int = 4
     expansions: int = 4
     max_step: int = 0
+    retries: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1 or self.expansions < 1 or self.max_step < 0:
-            raise ConfigError(
-                f"width={self.width}, expansions={self.expansions}, max_step={self.max_step}: need width >= 1, "
-                "expansions >= 1 and max_step >= 0"
-            )
+        for key, least in {"width": 1, "expansions": 1, "max_step": 0, "retries": 0}.items():
+            if getattr(self, key) < least:
+                raise ConfigError(f"{key}={getattr(self, key)}: must be at least {least}")
 
     def run(self, call: Call) -> list[Completion]:
         """A round asks for a step after every unfinished solution of every row."""
         if self.width == self.expansions == 1:
             return call.sample([call.plain(row) for row in range(len(call.prompts))])
-        beams = [_Beam([(0.0, NOTHING)]) for _ in call.prompts]
+        rows = range(len(call.prompts))
+        opening = call.judged(rows, [NOTHING for _ in rows]) if self.retries else [0.0 for _ in rows]
+        beams = [_Beam([(value, NOTHING, 0)]) for value in opening]
         while drafts := [draft for row in range(len(beams)) for draft in self._round(call, row, beams[row])]:
             fresh: list[dict[tuple[int, ...], Completion]] = [{} for _ in beams]
             parents = [_parents(call, row, beam) for row, beam in enumerate(beams)]
@@ -89,17 +93,23 @@ class Beam(Search):
         for row, (beam, solutions) in enumerate(zip(beams, fresh, strict=True)):
             if not solutions:
                 continue
-            finished = [(value, one) for value, one in beam.held if is_over(one, call.params[row])]
-            judged = [(value, one) for one, value in zip(solutions.values(), values)]
-            best = sorted([*finished, *judged], key=lambda pair: -pair[0])
+            stay = [
+                (value, one, tries if is_over(one, call.params[row]) else tries + 1)
+                for value, one, tries in beam.held
+                if is_over(one, call.params[row]) or tries < self.retries
+            ]
+            judged = [(value, one, 0) for one, value in zip(solutions.values(), values)]
+            best = sorted([*stay, *judged], key=lambda held: -held[0])
+            beam.latest = max(judged, key=lambda held: held[0])[1]
             beam.held, beam.round = best[: self.width], beam.round + 1
 
     def _best(self, call: Call, row: int, beam: _Beam) -> Completion:
-        finished = [one for _, one in beam.held if is_over(one, call.params[row])]
-        return finished[0] if finished else beam.held[0][1]
+        finished = [one for _, one, _ in beam.held if is_over(one, call.params[row])]
+        best = finished[0] if finished else beam.held[0][1]
+        return best if len(best.token_ids) else beam.latest
 
 
 def _parents(call: Call, row: int, beam: _Beam) -> dict[tuple[int, ...], Completion]:
     """What is not finished yet, by its tokens, best first."""
-    live = [one for _, one in beam.held if not is_over(one, call.params[row])]
+    live = [one for _, one, _ in beam.held if not is_over(one, call.params[row])]
     return {tuple(one.token_ids.tolist()): one for one in live}

@@ -74,12 +74,13 @@ class Verifier(BoundJudge):
 @register("judge", "steps")
 @dataclass(frozen=True)
 class Steps(BoundJudge):
-    """How far a solution has come, of n steps, as many as the worked one has, and the answer: (steps before the first
-    that `Task.verify_steps` calls wrong + 1/2 while nothing is wrong) / (n + 1), and 1 for a whole and right one.
+    """How far a solution has come, of n steps, as many as the worked one has, and the answer: with k steps before the
+    first that `Task.verify_steps` calls wrong, (k + 1/2) / (n + 1) while nothing is wrong, and (k / 2) / (n + 1) once
+    something is, so that what can still come out right stays ahead; 1 for a whole and right one.
 
-    To answer before the n-th step is wrong too. A step that is not closed by whitespace or the answer mark is not
-    looked at; an answer that is not ended adds half of the verifier's credit. The half keeps what can still come out
-    right ahead of what can not.
+    To answer before the n-th step is wrong too, or not at all. A step that is not closed by whitespace or the answer
+    mark is not looked at. An answer that is not ended adds a part of the other 1/2: where there is one right answer,
+    the share of it that is written (it is wrong where it does not begin like it); else the verifier's credit.
     """
 
     def bind(self, asked: Asked) -> Judge:
@@ -95,12 +96,17 @@ class Steps(BoundJudge):
         closed = thought.split() if mark or thought[-1:].isspace() else thought.split()[:-1]
         marks, whole = task.verify_steps(problem, " ".join(closed)), len(task.solution(problem).split())
         right = min(int(np.cumprod([*marks, 0.0]).sum()), whole)
-        if not mark or right < len(closed) or right < whole:
-            return (right + 0.5 * (not mark and right == len(closed))) / (whole + 1)
+        if right < len(closed) or (mark and right < whole):
+            return right / 2 / (whole + 1)
+        if not mark:
+            return (right + 0.5 if completion.finish_reason == "length" else right / 2) / (whole + 1)
         ended = asked.answer(completion)
         if ended is not None:
-            return (right + float(asked.credit(row, ended) == 1.0)) / (whole + 1)
-        return (right + 0.5 + 0.5 * min(asked.credit(row, behind), WRONG_CREDIT)) / (whole + 1)
+            return (right + 1 if asked.credit(row, ended) == 1.0 else right / 2) / (whole + 1)
+        if not task.unique_answer:
+            return (right + 0.5 + 0.5 * min(asked.credit(row, behind), WRONG_CREDIT)) / (whole + 1)
+        written = len(behind) / (len(problem.answer) + 1)
+        return (right + 0.5 + 0.5 * written if problem.answer.startswith(behind) else right / 2) / (whole + 1)
 
 
 @register("judge", "likelihood")

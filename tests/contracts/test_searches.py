@@ -24,7 +24,11 @@ SINGLE = {  # name -> a budget of one attempt
     "revision": {"attempts": 1},
 }
 SEVERAL = {  # name -> budgets that are more
-    "beam": [{"width": 2, "expansions": 3}, {"width": 3, "expansions": 2, "max_step": 2}],
+    "beam": [
+        {"width": 2, "expansions": 3},
+        {"width": 3, "expansions": 2, "max_step": 2},
+        {"width": 1, "expansions": 2, "retries": 2},
+    ],
     "best_of_n": [{"attempts": 5}],
     "mcts": [
         {"simulations": 9, "expansions": 3},

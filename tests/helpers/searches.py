@@ -28,8 +28,8 @@ def judged_by(value: Callable[[str], float]):
 
 
 def whim(text: str) -> float:
-    """In [0, 1), of no rhyme or reason, and the same wherever it is asked."""
-    return keyed_hash("whim", text) / 2**64
+    """In [0, 1), of no rhyme or reason but that short texts are worth less, and the same wherever it is asked."""
+    return keyed_hash("whim", text) / 2**64 * min(1, len(text) / 4)
 
 
 def uniform(texts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlpt.rollout.sampling import draw, kept_logprobs, keyed_uniform
+from rlpt.rollout.sampling import certainty, draw, kept_logprobs, keyed_uniform
 
 P = [0.4, 0.3, 0.15, 0.1, 0.05]
 
@@ -24,6 +24,16 @@ def kept(logprobs):
 
 
 LOGITS = [math.log(p) for p in P]
+
+
+def test_certainty_is_the_divergence_of_the_kept_set_from_uniform():
+    """KL(U || p) = sum_k 1/K log(1/K / p_k): 0 for uniform or a single token, by hand for (.8, .2) and the whole."""
+    rows = torch.tensor(
+        [[0.25, 0.25, 0.25, 0.25], [0.8, 0.2, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.4, 0.3, 0.2, 0.1]]
+    ).log()
+    two = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)
+    four = sum(0.25 * math.log(0.25 / p) for p in (0.4, 0.3, 0.2, 0.1))
+    assert certainty(rows).tolist() == pytest.approx([0.0, two, 0.0, four], abs=1e-6)
 
 
 @pytest.mark.parametrize(
