@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -117,6 +118,16 @@ class Generator(Protocol):
     def __call__(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], keys: Sequence[int]
     ) -> list[Completion]: ...
+
+
+@runtime_checkable
+class SessionGenerator(Protocol):
+    """A Generator that can keep what it computed of a call's texts for the next call, whose prompts go on from them.
+
+    The weights must stay as they are in the session; what it draws is what the generator itself would draw.
+    """
+
+    def session(self) -> AbstractContextManager[Generator]: ...
 
 
 @runtime_checkable

@@ -1,12 +1,14 @@
 """Cached decoding on the training module's own parameters: no second model, and no weight copy unless it has adapters.
 
-Prompts are aligned at their right ends, so that every row writes the same cache column. Rotary embedding depends on
-differences of positions only, so a column serves as the position. Every tensor rank holds its heads' cache; rows are
-the same on all tensor ranks. Equality with the training forward is tested (tests/distributed).
+Prompts are aligned at their right ends, so that every row writes the same cache column. A row's tokens stand in columns
+side by side, and its positions count from its first one, as in training; so keys and values can be moved to other
+columns, and a later batch may go on from them. Every tensor rank holds its heads' cache; rows are the same on all
+tensor ranks. Equality with the training forward is tested (tests/distributed).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +36,23 @@ def layer_weights(layer: Any) -> LayerWeights:
     return LayerWeights(*map(merged_weight, linears))
 
 
+class Rested(NamedTuple):
+    """Keys and values of rows that no longer grow: [layers][rows, groups / tensor size, columns, d]."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    first: Tensor  # [rows] i64: each row's first column with a token
+
+
+class Known(NamedTuple):
+    """Which rows of a batch begin with tokens whose keys and values are at rest, n in all."""
+
+    rested: Rested
+    at: Tensor  # [n] i64: rows of `rested`
+    rows: Tensor  # [n] i64: rows of the batch
+    lengths: Tensor  # [n] i64: how many tokens; fewer than the row's prompt has
+
+
 class DecodeState:
     """KV cache of a batch of rows, and the weights that fill it, which must not change while it is in use.
 
@@ -53,6 +72,7 @@ class DecodeState:
         self.keys = [empty(shape) for _ in gpt.decoder.layers]
         self.values = [empty(shape) for _ in gpt.decoder.layers]
         self.open = torch.zeros(rows, capacity, dtype=torch.bool, device=self.weight.device)  # columns with a token
+        self.first = torch.zeros(rows, dtype=torch.int64, device=self.weight.device)  # the first of those of each row
         self.column = 0
         self.hidden = empty(rows, config.hidden_size)  # of the last column, after the final norm: what heads read
         self.cos, self.sin = _rotary_table(gpt, capacity, self.head_size)
@@ -61,8 +81,23 @@ class DecodeState:
         """The state of some rows (an index [n]; a row may come several times): a group shares one prompt forward."""
         self.keys = [cache[rows] for cache in self.keys]
         self.values = [cache[rows] for cache in self.values]
-        self.open, self.hidden = self.open[rows], self.hidden[rows]
+        self.open, self.first, self.hidden = self.open[rows], self.first[rows], self.hidden[rows]
         return self
+
+    def rest(self, rows: Tensor | None = None) -> Rested:
+        """The cache of some rows (an index [n]; None: all, not copied), to go on from in another batch."""
+        if rows is None:
+            return Rested(self.keys, self.values, self.first)
+        return Rested([one[rows] for one in self.keys], [one[rows] for one in self.values], self.first[rows])
+
+    def recall(self, known: Known) -> None:
+        """Puts tokens at rest where their rows begin."""
+        steps = torch.arange(int(known.lengths.max()), device=known.lengths.device)
+        item, step = (steps[None, :] < known.lengths[:, None]).nonzero(as_tuple=True)
+        source = known.at[item], slice(None), known.rested.first[known.at[item]] + step
+        target = known.rows[item], slice(None), self.first[known.rows[item]] + step
+        for cache, rested in zip([*self.keys, *self.values], [*known.rested.keys, *known.rested.values], strict=True):
+            cache[target] = rested[source]
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -81,26 +116,30 @@ class DecodeState:
             # a padding column attends to itself, so that no row of the softmax is empty
             itself = columns[None, :] == columns[start:end, None]
             mask = (mask & past) | itself
+        positions = (torch.arange(start, end, device=tokens.device) - self.first[:, None]).clamp(min=0)
+        turn = self.cos[positions], self.sin[positions]
         hidden = self._embed(tokens)
         for index, layer in enumerate(self.gpt.decoder.layers):
-            hidden = hidden + self._attend(index, layer, hidden, mask, start, end)
+            hidden = hidden + self._attend(index, layer, hidden, mask, turn, start)
             inner = F.linear(layer.pre_mlp_layernorm(hidden), self.layers[index].fc1)
             gate, up = inner.chunk(2, dim=-1)
             hidden = hidden + self._reduce(F.linear(F.silu(gate) * up, self.layers[index].fc2))
         self.hidden = self.gpt.decoder.final_layernorm(hidden[:, -1])
         return self._gather(F.linear(self.hidden, self.gpt.head_weight()).float())
 
-    def _attend(self, index: int, layer: Any, hidden: Tensor, mask: Tensor, start: int, end: int) -> Tensor:
+    def _attend(
+        self, index: int, layer: Any, hidden: Tensor, mask: Tensor, turn: tuple[Tensor, Tensor], start: int
+    ) -> Tensor:
         rows, length, _ = hidden.shape
+        end = start + length
         qkv = F.linear(layer.input_layernorm(hidden), self.layers[index].qkv)
         qkv = qkv.view(rows, length, self.groups, self.heads_per_group + 2, self.head_size)
         query = qkv[..., : self.heads_per_group, :].reshape(rows, length, -1, self.head_size)
-        cos, sin = self.cos[start:end], self.sin[start:end]
         keys, values = self.keys[index], self.values[index]
-        keys[:, :, start:end] = _rotate(qkv[..., -2, :], cos, sin).transpose(1, 2)
+        keys[:, :, start:end] = _rotate(qkv[..., -2, :], *turn).transpose(1, 2)
         values[:, :, start:end] = qkv[..., -1, :].transpose(1, 2)
         out = F.scaled_dot_product_attention(
-            _rotate(query, cos, sin).transpose(1, 2),
+            _rotate(query, *turn).transpose(1, 2),
             keys[:, :, :end],
             values[:, :, :end],
             attn_mask=mask,
@@ -131,30 +170,49 @@ class DecodeState:
 
 @torch.no_grad()
 def prefill(
-    gpt: GPT, mesh: Mesh, tokens: Tensor, lengths: Tensor, capacity: int, vocab_size: int
+    gpt: GPT,
+    mesh: Mesh,
+    tokens: Tensor,
+    lengths: Tensor,
+    capacity: int,
+    vocab_size: int,
+    known: Sequence[Known] = (),
 ) -> tuple[DecodeState, Tensor]:
     """Runs prompts through the model.
 
     tokens [rows, P] i64, aligned right (row i's prompt is its last `lengths[i]` columns); `capacity` is how many
-    columns the cache holds in all. Returns the state and logits [rows, V] of the first new token, float32.
+    columns the cache holds in all. Returns the state and logits [rows, V] of the first new token, float32. Of rows
+    that are `known`, only what is new runs: in all rows so many of the last tokens as the row with the most new ones
+    has.
     """
-    assert tokens.shape[1] <= capacity, "the cache must hold the prompt"
-    state = DecodeState(gpt, mesh, tokens.shape[0], capacity, vocab_size)
-    columns = torch.arange(tokens.shape[1], device=tokens.device)
-    return state, state._advance(tokens, columns[None, :] >= tokens.shape[1] - lengths[:, None])
+    rows, width = tokens.shape
+    assert width <= capacity, "the cache must hold the prompt"
+    state = DecodeState(gpt, mesh, rows, capacity, vocab_size)
+    state.first = width - lengths
+    fresh = lengths.clone()
+    for part in known:
+        fresh[part.rows] -= part.lengths
+    state.column = width - int(fresh.max())
+    for cache in (*state.keys, *state.values):
+        cache[:, :, : state.column] = 0  # what is masked must be finite all the same
+    for part in known:
+        state.recall(part)
+    is_token = torch.arange(width, device=tokens.device)[None, :] >= state.first[:, None]
+    state.open[:, : state.column] = is_token[:, : state.column]
+    return state, state._advance(tokens[:, state.column :], is_token[:, state.column :])
 
 
-def _rotary_table(gpt: GPT, columns: int, head_size: int) -> tuple[Tensor, Tensor]:
-    """cos and sin [columns, 1, d] of Megatron's rotary frequencies."""
+def _rotary_table(gpt: GPT, positions: int, head_size: int) -> tuple[Tensor, Tensor]:
+    """cos and sin [positions, 1, d] of Megatron's rotary frequencies."""
     inverse = gpt.rotary_pos_emb.inv_freq.to(gpt.embedding.word_embeddings.weight.device, torch.float32)
-    angles = torch.outer(torch.arange(columns, device=inverse.device, dtype=torch.float32), inverse)
+    angles = torch.outer(torch.arange(positions, device=inverse.device, dtype=torch.float32), inverse)
     angles = torch.cat([angles, angles], dim=-1)[:, None, :]
     assert angles.shape[-1] == head_size
     return angles.cos(), angles.sin()
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [rows, q, heads, d] turned by its columns' angles."""
+    """x [rows, q, heads, d] turned by the angles [rows, q, 1, d] of its positions."""
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
     return (x * cos + turned * sin).to(x.dtype)

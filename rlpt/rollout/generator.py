@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlpt.rollout.continuation import Texts
 from rlpt.rollout.sampling import certainty, draw, kept_logprobs, keyed_uniform
-from rlpt.types import Completion, SamplingParams
+from rlpt.types import Completion, Generator, SamplingParams
 
 COMPACT_BELOW = 0.5  # live share of a batch's rows under which finished rows are dropped
 
 
 class PolicyGenerator:
-    """Samples completions from a `models.policy.Policy`. `max_rows` bounds the KV cache."""
+    """Samples completions from a `models.policy.Policy`. `max_rows` bounds the KV cache, twice over in a session."""
 
     def __init__(self, policy: Any, max_rows: int = 512) -> None:
         self.policy = policy
@@ -34,13 +36,47 @@ class PolicyGenerator:
             completions += _Rows(self.policy, prompts[part], params[part], keys[part]).run()
         return completions
 
+    @contextmanager
+    def session(self) -> Iterator[Generator]:
+        """Calls each of which goes on from the texts of the call before (a `SessionGenerator`'s)."""
+        session = _Session(self)
+        yield session
+        session.texts = Texts()
+
+
+class _Session:
+    """Runs only what a prompt has beyond a text of the last call, be it a prompt or what was drawn after it."""
+
+    def __init__(self, generator: PolicyGenerator) -> None:
+        self.generator = generator
+        self.texts = Texts()
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], keys: Sequence[int]
+    ) -> list[Completion]:
+        """As the generator's. A call of more than its `max_rows` prompts keeps nothing and goes on from nothing."""
+        if not 0 < len(prompts) <= self.generator.max_rows:
+            self.texts = Texts()
+            return self.generator(prompts, params, keys)
+        rows = _Rows(self.generator.policy, prompts, params, keys, self.texts)
+        completions = rows.run()
+        self.texts = rows.texts(prompts)
+        return completions
+
 
 class _Rows:
     """One batch of rows that decode together; `alive` maps the cache's rows to the prompts they continue."""
 
     def __init__(
-        self, policy: Any, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], keys: Sequence[int]
+        self,
+        policy: Any,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[SamplingParams],
+        keys: Sequence[int],
+        before: Texts | None = None,
     ) -> None:
+        """`before`: texts to go on from; then the rows' own are kept, too."""
         device = policy.device.torch_device
         rows, longest = len(prompts), max(item.max_new_tokens for item in params)
         self.policy, self.params, self.device = policy, params, device
@@ -63,9 +99,11 @@ class _Rows:
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
         self.stopped = torch.zeros(rows, dtype=torch.bool, device=device)
         self.kept: list[list[np.ndarray | None]] = [[] for _ in range(rows)]
-        self.state, self.logits = self._prefill(prompts, longest)
+        self.keeps = before is not None
+        self.rested: list[tuple[Any, Tensor]] = []  # (keys and values, the prompts they continue) of rows dropped
+        self.state, self.logits = self._prefill(prompts, longest, before)
 
-    def _prefill(self, prompts: Sequence[Sequence[int]], longest: int) -> tuple[Any, Tensor]:
+    def _prefill(self, prompts: Sequence[Sequence[int]], longest: int, before: Texts | None) -> tuple[Any, Tensor]:
         """Each distinct prompt runs once; its cache rows are then repeated for its samples."""
         unique: dict[tuple[int, ...], int] = {}
         owner = [unique.setdefault(tuple(prompt), len(unique)) for prompt in prompts]
@@ -74,7 +112,9 @@ class _Rows:
         for prompt, row in unique.items():
             tokens[row, width - len(prompt) :] = torch.tensor(prompt)
         lengths = torch.tensor([len(prompt) for prompt in unique])
-        state, logits = self.policy.prefill(tokens.to(self.device), lengths.to(self.device), width + longest)
+        known = before.find(list(unique), self.device) if before else []
+        given = tokens.to(self.device), lengths.to(self.device), width + longest
+        state, logits = self.policy.prefill(*given, known) if known else self.policy.prefill(*given)
         index = torch.tensor(owner, device=self.device)
         return state.select(index), logits[index]
 
@@ -86,9 +126,21 @@ class _Rows:
             live = ~done
             if float(live.float().mean()) < COMPACT_BELOW:
                 rows = live.nonzero().squeeze(1)
+                if self.keeps:
+                    dropped = done.nonzero().squeeze(1)
+                    self.rested.append((self.state.rest(dropped), self.alive[dropped]))
                 self.alive, drawn, self.state = self.alive[rows], drawn[rows], self.state.select(rows)
             self.logits = self.state.step(drawn)
         return self._completions()
+
+    def texts(self, prompts: Sequence[Sequence[int]]) -> Texts:
+        """What the cache holds of the prompts and of what was drawn, the last of which never ran."""
+        texts = Texts()
+        for rested, index in [*self.rested, (self.state.rest(), self.alive)]:
+            rows = index.tolist()
+            drawn = [self.tokens[row, : max(0, int(self.length[row]) - 1)].tolist() for row in rows]
+            texts.add(rested, [[*prompts[row], *ids] for row, ids in zip(rows, drawn, strict=True)])
+        return texts
 
     def _draw(self, position: int) -> tuple[Tensor, Tensor]:
         """Draws one token for every cache row; returns the tokens and which of those rows are finished."""

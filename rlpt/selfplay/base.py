@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
 from rlpt.errors import ConfigError
 from rlpt.tasks.base import Task
-from rlpt.types import Chooser, Episode, Generator, Problem, SamplingParams, Scorer, Tokenizer
+from rlpt.types import Chooser, Episode, Generator, Problem, SamplingParams, Scorer, SessionGenerator, Tokenizer
 
 ROLE = "solver"  # the one role of forms in which nobody plays against anybody
 
@@ -30,6 +31,11 @@ class Actor:
     heads: Mapping[str, Scorer] = field(default_factory=dict)  # scalar heads: values [L] of the state before each token
     clock: Callable[[], float] | None = None  # seconds, the same on all ranks that play the same problems, which must
     # read it in step; None: time does not count
+
+
+def session(generator: Generator) -> AbstractContextManager[Generator]:
+    """Of a generator that can keep a call's texts for the next call; of any other, itself."""
+    return generator.session() if isinstance(generator, SessionGenerator) else nullcontext(generator)
 
 
 class Memory(Protocol):

@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 from rlpt.errors import ConfigError
 from rlpt.registry import register
-from rlpt.selfplay.base import Actor, SelfPlay, Waiting
+from rlpt.selfplay.base import Actor, SelfPlay, Waiting, session
 from rlpt.selfplay.transcript import Transcript, Turn, Unfinished, unfinished
 from rlpt.tasks.base import Task, keyed_hash
 from rlpt.tasks.environments.base import Environment
 from rlpt.template import END
-from rlpt.types import Episode, Problem, SamplingParams, Tokenizer
+from rlpt.types import Episode, Generator, Problem, SamplingParams, Tokenizer
 
 
 @register("selfplay", "converse")
@@ -62,12 +62,13 @@ class Converse(SelfPlay):
         calls_left = self.calls_a_play if memory is not None and self.calls_a_play else math.inf
         clock = actor.clock if self.max_seconds else None
         deadline = math.inf if clock is None else clock() + self.max_seconds
-        while calls_left and (live := [one for one in every if self._goes_on(one)]):
-            self._take_turns(live, actor, policy_step)
-            calls_left -= 1
-            if clock is not None and clock() >= deadline:
-                for transcript in filter(self._goes_on, live):
-                    transcript.cut = "time"
+        with session(actor.generator) as generator:
+            while calls_left and (live := [one for one in every if self._goes_on(one)]):
+                self._take_turns(live, generator, policy_step)
+                calls_left -= 1
+                if clock is not None and clock() >= deadline:
+                    for transcript in filter(self._goes_on, live):
+                        transcript.cut = "time"
         episodes: list[Episode] = []
         for group in groups:
             if any(self._goes_on(one) for one in group):
@@ -117,13 +118,13 @@ class Converse(SelfPlay):
             group.append(transcript)
         return group
 
-    def _take_turns(self, live: Sequence[Transcript], actor: Actor, policy_step: int) -> None:
+    def _take_turns(self, live: Sequence[Transcript], generator: Generator, policy_step: int) -> None:
         """One call of the generator: the next turn of each."""
         params = [self._sampling(one) for one in live]
         starts = [self._window_start(one, sampling) for one, sampling in zip(live, params)]
         views = [one.tokens[start:] for one, start in zip(live, starts)]
         noise = [keyed_hash("converse", one.key, one.sample, len(one.turns)) >> 1 for one in live]
-        for one, start, completion in zip(live, starts, actor.generator(views, params, noise), strict=True):
+        for one, start, completion in zip(live, starts, generator(views, params, noise), strict=True):
             one.take_turn(Turn(start, completion, policy_step))
 
     def _goes_on(self, transcript: Transcript) -> bool:
