@@ -49,7 +49,8 @@ def compare(
         _give_advantages(every_row, trajectories, first, context, baselines)
     every_play = in_turn([part for part, _ in gathered])
     figures = _figures(every_row, cuts) | _prompt_tokens(episodes, context)
-    figures["episodes"] = float(sum(context.gather(sum(bool(one.trajectories) for one in episodes))))
+    ended = sum(bool(one.trajectories) or one.is_measured for one in episodes)  # others go on in a later play
+    figures["episodes"] = float(sum(context.gather(ended)))
     searched = context.gather([sum(part) for part in zip(*[episode.searched for episode in episodes])])
     if any(map(any, searched)):
         figures["search_tokens"], read = (float(sum(part)) for part in zip(*[one for one in searched if one]))

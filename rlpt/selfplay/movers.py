@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rlpt.search.evaluators import PolicyEvaluator
 from rlpt.search.mcts import Budget, TreeRule, search
+from rlpt.selfplay.base import session
 from rlpt.selfplay.match import ILLEGAL, Position, Turn
 from rlpt.tasks.base import keyed_hash, keyed_random
 from rlpt.tasks.games.base import Game
@@ -31,17 +33,21 @@ class LegalMover:
     def __call__(self, positions: Sequence[Position]) -> list[Turn]:
         """See `Mover`: one call of the generator a token of the longest move."""
         written = [_Written(position, self.tokenizer) for position in positions]
-        while live := [one for one in written if one.write_forced()]:
-            params = [
-                replace(self.sampling, max_new_tokens=1, stop=(), legal_ids=one.tokens.following(one.ids))
-                for one in live
-            ]
-            noise = [keyed_hash("token", one.position.key, len(one.ids)) >> 1 for one in live]
-            drawn = self.generator([[*one.prompt, *one.ids] for one in live], params, noise)
-            for one, completion in zip(live, drawn, strict=True):
-                kept = completion.kept_ids[0] if completion.kept_ids else None
-                one.write(int(completion.token_ids[0]), float(completion.logprobs[0]), kept)
+        goes_on = any(len(ids) > 1 for one in written for ids in one.tokens.ids)
+        with session(self.generator) if goes_on else nullcontext(self.generator) as generator:
+            while live := [one for one in written if one.write_forced()]:
+                self._draw(live, generator)
         return [one.turn() for one in written]
+
+    def _draw(self, live: Sequence[_Written], generator: Generator) -> None:
+        """The next token of each."""
+        following = [one.tokens.following(one.ids) for one in live]
+        params = [replace(self.sampling, max_new_tokens=1, stop=(), legal_ids=ids) for ids in following]
+        noise = [keyed_hash("token", one.position.key, len(one.ids)) >> 1 for one in live]
+        drawn = generator([[*one.prompt, *one.ids] for one in live], params, noise)
+        for one, completion in zip(live, drawn, strict=True):
+            kept = completion.kept_ids[0] if completion.kept_ids else None
+            one.write(int(completion.token_ids[0]), float(completion.logprobs[0]), kept)
 
 
 class _Written:

@@ -180,6 +180,6 @@ def test_a_play_without_trajectories_has_no_advantages():
     algorithm = Noting()
     episode = episode_of(Problem("reverse", 1, 0, "", ""), 0, roles=())
     figures, plays = compare([episode], source_context(algorithm=algorithm), {})
-    assert figures == {"tokens": 0, "signal": 0, "prompt_tokens": 0, "episodes": 1}
+    assert figures == {"tokens": 0, "prompt_tokens": 0, "episodes": 1}
     assert plays == []
     assert algorithm.told == []
