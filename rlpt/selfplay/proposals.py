@@ -125,7 +125,8 @@ class Proposals:
         self._figures = _figures(read)
 
     def metrics(self) -> dict[str, float]:
-        """Of the last play: `valid`, `well_formed` and `novel` (of those that run) shares; of its valid proposals
+        """Of the last play: the share of proposals that is `well_formed`, that `runs` within the limits, new or not (what
+        the paper calls valid), that is `valid`, and the share of those that run that is `novel`; of the valid ones
         `solve_rate`, `learnable` (share with a rate between 0 and 1) and `program_length`; `valid/TASK/LANGUAGE` and
         `solve_rate/...`; and how many triplets there are, `buffer`. What there was nothing to measure by is left out.
         """
@@ -236,6 +237,7 @@ def _figures(notes: Sequence[Note]) -> dict[str, float]:
     runs = [note for note in notes if note.fault in (VALID, "known")]
     figures = {
         "valid": len(valid) / len(notes),
+        "runs": len(runs) / len(notes),
         "well_formed": fmean(note.fault != "shape" for note in notes),
     }
     if runs:

@@ -77,6 +77,7 @@ def test_figures_of_a_play():
     )
     assert buffer.metrics() == {
         "valid": pytest.approx(2 / 6),
+        "runs": pytest.approx(3 / 6),
         "well_formed": pytest.approx(4 / 6),
         "novel": pytest.approx(2 / 3),
         "solve_rate": pytest.approx(0.625),
@@ -88,7 +89,7 @@ def test_figures_of_a_play():
         "buffer": 2,
     }
     buffer.record([note("7", "shape")], 1)
-    assert buffer.metrics() == {"valid": 0, "well_formed": 0, f"valid/{MODE}": 0, "buffer": 2}
+    assert buffer.metrics() == {"valid": 0, "runs": 0, "well_formed": 0, f"valid/{MODE}": 0, "buffer": 2}
 
 
 def test_attempts_at_replayed_ones_are_counted():
