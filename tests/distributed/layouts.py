@@ -171,7 +171,22 @@ def decode_without_cache(config: Config) -> dict[str, Any]:
             "cached_logprobs": [completion.logprobs.tolist() for completion in cached],
             "uncached_logprobs": logprobs,
         }
+    seen["continued"] = seen["greedy"] | continued(policy, prompts, [4, 1, 4])
     return seen
+
+
+def continued(policy: Policy, prompts: list[list[int]], lengths: list[int]) -> dict[str, Any]:
+    """Greedy completions in several calls, each of which goes on from the texts of the one before."""
+    drawn: list[list[int]] = [[] for _ in prompts]
+    logprobs: list[list[float]] = [[] for _ in prompts]
+    with PolicyGenerator(policy).session() as generator:
+        for length in lengths:
+            texts = [[*prompt, *tokens] for prompt, tokens in zip(prompts, drawn)]
+            params = [SamplingParams(max_new_tokens=length, temperature=0.0)] * len(prompts)
+            for row, completion in enumerate(generator(texts, params, range(len(prompts)))):
+                drawn[row] += completion.token_ids.tolist()
+                logprobs[row] += completion.logprobs.tolist()
+    return {"cached": drawn, "cached_logprobs": logprobs}
 
 
 def next_logprobs(policy: Policy, texts: list[list[int]]) -> torch.Tensor:

@@ -155,7 +155,7 @@ def test_noise_is_a_rows_own(single):
     assert sum(a != b for a, b in zip(tokens[:half], tokens[half:])) > half // 2
 
 
-@pytest.mark.parametrize("how", ["greedy", "sampled"])
+@pytest.mark.parametrize("how", ["greedy", "sampled", "continued"])
 @pytest.mark.parametrize("layout", ["single", "tensor"])
 def test_cached_decoding_is_uncached_decoding(single, double, layout, how):
     decoded = (double | {"single": single})[layout]["decode"]
