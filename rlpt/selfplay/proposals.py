@@ -126,7 +126,7 @@ class Proposals:
 
     def metrics(self) -> dict[str, float]:
         """Of the last play: the share of proposals that is `well_formed`, that `runs` within the limits, new or not
-        (what the paper calls valid), that is `valid`, and of those that run the share that is `novel`; of the valid ones
+        (what the paper calls valid), that is `valid`, and of those that run the share that is `novel`; of valid ones
         `solve_rate`, `learnable` (share with a rate between 0 and 1) and `program_length`; `valid/TASK/LANGUAGE` and
         `solve_rate/...`; and how many triplets there are, `buffer`. What there was nothing to measure by is left out.
         """

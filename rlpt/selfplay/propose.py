@@ -41,6 +41,7 @@ class Propose(SelfPlay):
     The curriculum does not move by such plays: they do not say how hard a level is.
     """
 
+    needs_luck: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("program",)  # a ProgramTask's: `check` asks for more than a kind
 
     group_size: int = 4  # proposals a slot
