@@ -234,6 +234,23 @@ def arena(
 
 
 @app.command()
+def proposals(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="where to write them, a JSON line each")],
+    objective: Annotated[str, typer.Option(help="that proposes; default: the only one that does")] = "",
+) -> None:
+    """Write the problems that a run's policy made for itself, with their programs, inputs, outputs and solve rates.
+
+    Another run begins with them by `selfplay: {name: propose, initial: FILE}`; they are run again when they are read.
+
+    [bold]rlpt proposals runs/propose proposals.jsonl[/bold]
+    """
+    from rlpt.proposals import main as export_proposals
+
+    export_proposals(run, file, objective)
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Draw a run's learning curves into RUN/learning.png (also while it trains).
 

@@ -125,10 +125,11 @@ class Proposals:
         self._figures = _figures(read)
 
     def metrics(self) -> dict[str, float]:
-        """Of the last play: the share of proposals that is `well_formed`, that `runs` within the limits, new or not
-        (what the paper calls valid), that is `valid`, and of those that run the share that is `novel`; of valid ones
-        `solve_rate`, `learnable` (share with a rate between 0 and 1) and `program_length`; `valid/TASK/LANGUAGE` and
-        `solve_rate/...`; and how many triplets there are, `buffer`. What there was nothing to measure by is left out.
+        """Of the last play: the shares of proposals that are `well_formed`, that run within the limits, new or not
+        (`runs`: what the paper calls valid) and that are `valid`; the share of those that run that is `novel`; of the
+        valid ones `solve_rate`, `learnable` (share with a rate between 0 and 1) and `program_length`;
+        `valid/TASK/LANGUAGE` and `solve_rate/...`; and how many triplets there are, `buffer`. What there was nothing to
+        measure by is left out.
         """
         size = sum(map(len, self.triplets.values()))
         return {**self._figures, "buffer": float(size)}
