@@ -82,8 +82,8 @@ CASES = {
                               ["warm_start={bad}/nothing"]),
 }  # fmt: skip
 BILEVEL = ["parallel.distributed_optimizer=false", "bilevel={upper: text, lower: play}", "schedule.steps=3",
-           "objectives.values=null", "objectives.roles=null", "objectives.games=null", "evaluation.tasks=[]",
-           "evaluation.text=[]", "warm_start={bad}/changed"]  # fmt: skip
+           "objectives.values=null", "objectives.roles=null", "objectives.games=null", "objectives.proposals=null",
+           "evaluation.tasks=[]", "evaluation.text=[]", "warm_start={bad}/changed"]  # fmt: skip
 GOOD = {  # name -> overrides of a run that ends well; in the same launch, for its ranks are there
     "bilevel at two tensor ranks": ["run_dir={bad}/tensor", *BILEVEL],
     "bilevel at two replicas": ["run_dir={bad}/replicas", "parallel.tensor=1", *BILEVEL],

@@ -1,5 +1,6 @@
 """A run's policy at the board: the arena and the terminal."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from rlpt.__main__ import main
+from rlpt.selfplay.propose import Propose
 
 
 def rlpt(*arguments, said=""):
@@ -56,6 +58,19 @@ def test_the_end_of_the_input_ends_the_game(unbroken):
     done = rlpt("play", unbroken, "--seat", 1, said="q\n")
     assert done.returncode == 0, done.stderr
     assert "the policy plays" in done.stdout
+
+
+def test_a_buffer_of_proposals_leaves_a_run_as_a_file(unbroken, tmp_path, capsys):
+    """And another form of self-play begins with it."""
+    main_arguments = ["proposals", str(unbroken), str(tmp_path / "proposals.jsonl")]
+    with pytest.raises(SystemExit) as stopped:
+        main(main_arguments)
+    assert stopped.value.code == 0
+    rows = [json.loads(line) for line in (tmp_path / "proposals.jsonl").read_text().splitlines()]
+    assert f"{len(rows)} proposals of 'proposals'" in capsys.readouterr().out
+    assert {row["mode"] for row in rows} <= {"deduction/stack", "abduction/stack"}
+    begun = Propose(initial=str(tmp_path / "proposals.jsonl")).memory()
+    assert sum(map(len, begun.triplets.values())) == len(rows) > 0
 
 
 @pytest.mark.parametrize(

@@ -81,13 +81,16 @@ def test_the_run_has_what_the_proof_needs(unbroken):
     assert any(held)
     assert not all(held), "a share of the games is played without a search"
     assert rows[STEPS]["games/target_kl"] > 0
+    buffer = state["sources"]["proposals"]["memory"]["triplets"]
+    assert any(one["step"] > INTERVAL for kept in buffer.values() for one in kept)
+    assert any(one["parents"] for kept in buffer.values() for one in kept)
     assert state["snapshots"] == ["average", "lagged", "past@12", "past@9"]
 
 
 def test_what_each_objective_cost_is_in_the_summary_and_adds_up(unbroken):
     accounts = json.loads((unbroken / "summary.json").read_text())["accounts"]
     rows = steps(metric_rows(unbroken))
-    assert accounts.keys() == {"text", "play", "values", "roles", "games"}
+    assert accounts.keys() == {"text", "play", "values", "roles", "games", "proposals"}
     for name, account in accounts.items():
         mine = [row for row in rows.values() if f"{name}/loss" in row]
         for key, figure in {"loss": "loss_tokens", "rollout": "tokens", "scored": "scored_tokens"}.items():

@@ -18,7 +18,7 @@ STEPS, INTERVAL = 14, 5
 SMALL = [  # overrides: one rank, two objectives, no evaluation
     *("parallel.tensor=1", "parallel.distributed_optimizer=false", "tracking.wandb=disabled"),
     *("evaluation.tasks=[]", "evaluation.text=[]", "objectives.values=null", "objectives.roles=null"),
-    "objectives.games=null",
+    *("objectives.games=null", "objectives.proposals=null"),
     *("objectives.play.source.groups=2", "objectives.play.source.unreachable=ignore", "schedule.decay=constant"),
 ]
 TIMING = {"seconds", "seconds_per_step", "tokens_per_second", "episodes_per_second", "eta_seconds"}
@@ -37,7 +37,7 @@ def write_run(folder: Path) -> Path:
 def configuration(folder: Path) -> dict[str, Any]:
     """Two layers, width 32, adapters. Between them the objectives have all the state that there is: copies of the
     weights that lag, average and pool, plays that wait, a value head, running baselines, turns, games against past
-    selves and what searches of them found."""
+    selves, what searches of them found, and a buffer of proposals."""
     data = folder / "data"
     curriculum = {"target_level": 2, "min_count": 8, "promote_at": 0.05, "demote_at": 0.01}
     tasks = [{"task": {"name": name}, "curriculum": curriculum} for name in ("reverse", "sort")]
@@ -120,6 +120,21 @@ def configuration(folder: Path) -> dict[str, Any]:
                     "staleness": 1,
                 },
                 "microbatches": 2,
+            },
+            "proposals": {
+                "algorithm": {"name": "task_role"},
+                "source": {
+                    "name": "episodes",
+                    "groups": 4,
+                    "selfplay": {"name": "propose", "group_size": 3, "attempts": 2, "references": 1},
+                    "rubric": [{"name": "learnability", "malformed": -0.5}, {"name": "correct", "role": "solver"}],
+                    "tasks": [
+                        {"task": {"name": name}, "curriculum": {"start_level": 1, "target_level": 1, "floor_level": 1}}
+                        for name in ("deduction", "abduction")
+                    ],
+                },
+                "microbatches": 2,
+                "turns": {"period": 2, "active": 1},
             },
         },
         "snapshots": {
