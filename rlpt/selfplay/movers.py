@@ -81,7 +81,7 @@ class _Written:
 
     def turn(self) -> Turn:
         return Turn(
-            self.tokens.move(self.ids),
+            self.tokens.move(self.ids) or ILLEGAL,  # of weights that are not finite, any token may be drawn
             tuple(self.prompt),
             np.array(self.ids, np.int64),
             np.array(self.logprobs, np.float32),

@@ -27,9 +27,10 @@ class MoveTokens:
         """Ids that may come after these, sorted; none where they are a whole move."""
         return _following(self, tuple(prefix))
 
-    def move(self, ids: Sequence[int]) -> str:
-        """The move that these ids are. Raises ValueError where they are none."""
-        return self.moves[self.ids.index(tuple(ids))]
+    def move(self, ids: Sequence[int]) -> str | None:
+        """The move that these ids are; None where they are none."""
+        found = tuple(ids)
+        return self.moves[self.ids.index(found)] if found in self.ids else None
 
     def indices(self, prefix: Sequence[int]) -> list[int]:
         """Of the moves that begin with these ids."""

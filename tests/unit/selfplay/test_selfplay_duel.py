@@ -122,6 +122,13 @@ def test_what_is_no_move_loses_and_the_outcome_stays_zero_sum():
     assert list(episode.outcome) == ["seat0"], "the other seat never moved"
 
 
+def test_a_token_outside_the_legal_set_is_no_move():
+    """As weights that are not finite draw it: the run says so by itself, and the game goes to the other seat."""
+    generator = ScriptedGenerator(TOKENIZER, lambda prompt, row: "x")
+    (episode,) = play(Duel(group_size=1), 1, generator=generator)
+    assert episode.text == "? | -1 1"
+
+
 def test_a_game_that_is_too_long_is_drawn_and_marked():
     for episode in play(Duel(group_size=1, max_moves=3), 3):
         assert set(episode.outcome.values()) == {0.5}
