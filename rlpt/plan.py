@@ -77,6 +77,7 @@ def check_components(config: Config) -> None:
     # Importing registers; the episode source brings tasks, rewards and self-play.
     import rlpt.algorithms
     import rlpt.data  # noqa: F401
+    from rlpt.evaluation.games import open_contests
     from rlpt.rewards.base import Rubric
     from rlpt.rollout.source import EpisodeOptions
     from rlpt.training.sources import check_pair
@@ -92,6 +93,7 @@ def check_components(config: Config) -> None:
             for index, share in enumerate(options.tasks):
                 key = f"{where}.source.tasks.{index}.task"
                 form.check(registry.create("task", share.task, key), key)
+    open_contests(config.evaluation.games)
     form = registry.create("selfplay", config.evaluation.selfplay, "evaluation.selfplay")
     for index, evaluated in enumerate(config.evaluation.tasks):
         key = f"evaluation.tasks.{index}.task"
