@@ -29,7 +29,7 @@ def write_worst_rows(runtime: Runtime, run_dir: Path, step: int, batches: Mappin
 
 
 def _rows(runtime: Runtime, objective: str, batch: Batch) -> list[dict[str, Any]]:
-    if batch.behavior_logprobs is None or batch.candidates is not None:  # a search chose: that is not the policy's ratio
+    if batch.behavior_logprobs is None or batch.candidates is not None:  # what a search chose the policy never sampled
         return []
     logprobs = runtime.policy.score(batch).logprobs.cpu().double().numpy()
     behavior = batch.behavior_logprobs.double().numpy()
