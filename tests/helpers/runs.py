@@ -126,10 +126,10 @@ def configuration(folder: Path) -> dict[str, Any]:
                 "source": {
                     "name": "episodes",
                     "groups": 4,
-                    "selfplay": {"name": "propose", "group_size": 3, "attempts": 2, "references": 1},
+                    "selfplay": {"name": "propose", "group_size": 20, "attempts": 2, "references": 1},
                     "rubric": [{"name": "learnability", "malformed": -0.5}, {"name": "correct", "role": "solver"}],
                     "tasks": [
-                        {"task": {"name": name}, "curriculum": {"start_level": 1, "target_level": 1, "floor_level": 1}}
+                        {"task": {"name": name}, "curriculum": {"start_level": 3, "target_level": 3, "floor_level": 3}}
                         for name in ("deduction", "abduction")
                     ],
                 },
