@@ -254,8 +254,14 @@ def test_episodes_need_one_pipeline_stage():
     with pytest.raises(ConfigError, match=r"objectives\.play: .* need parallel\.pipeline=1 \(given: 2\)"):
         configuration("parallel.pipeline=2", objectives=objectives)
     configuration("parallel.pipeline=2")
-    with pytest.raises(ConfigError, match=r"evaluation\.tasks are answered in place and need parallel\.pipeline=1"):
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.tasks and games are answered in place and need parallel\.pipeline"
+    ):
         configuration("parallel.pipeline=2", "evaluation.tasks=[{task: {name: sort}, level: 2}]")
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.tasks and games are answered in place and need parallel\.pipeline"
+    ):
+        configuration("parallel.pipeline=2", "evaluation.games=[{task: {name: nim}, opponent: {name: random}}]")
 
 
 def test_all_wrong_keys_are_told_at_once():
