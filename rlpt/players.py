@@ -11,7 +11,7 @@ from rlpt.errors import CheckpointError, ConfigError
 from rlpt.registry import suggest
 from rlpt.search.options import TreeSearch
 from rlpt.selfplay.match import Mover
-from rlpt.selfplay.movers import BotMover, LegalMover, SearchMover
+from rlpt.selfplay.movers import BotMover, policy_mover
 from rlpt.tasks.base import create_task
 from rlpt.tasks.games.base import Game
 from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights
@@ -70,10 +70,7 @@ def find_player(name: str, search: TreeSearch | None, temperature: float) -> Nam
 
 def run_mover(runtime: Runtime, search: TreeSearch | None, temperature: float) -> Mover:
     """The policy of a runtime as a mover."""
-    if search is None:
-        return LegalMover(runtime.generator, runtime.tokenizer, SamplingParams(temperature=temperature))
-    evaluator = search.evaluator(runtime.chooser, runtime.tokenizer)
-    return SearchMover(evaluator, search.tree_rule("search"), search.budget)
+    return policy_mover(runtime.actor, SamplingParams(temperature=temperature), search)
 
 
 def search_options(simulations: int, leaf: str) -> TreeSearch | None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from rlpt.algorithms.base import Algorithm, Baselines, LossTerms, Outcomes, SumOverRanks, masked_sum
+from rlpt.algorithms.base import LossTerms, SumOverRanks, masked_sum
 from rlpt.algorithms.distill import Distill
 from rlpt.algorithms.policy_gradient import require
 from rlpt.algorithms.value_figures import explained_variance, value_sums
@@ -20,7 +20,7 @@ from rlpt.types import Trajectory
 
 @register("algorithm", "alpha_zero")
 @dataclass(frozen=True)
-class AlphaZero(Algorithm):
+class AlphaZero(Distill):
     """L = sum over actions of -sum_k w_k log p(candidate k) + value_coefficient (V - z)^2 (Silver et al. 1712.01815):
     w the share of a search's visits, z the trajectory's reward.
 
@@ -29,7 +29,7 @@ class AlphaZero(Algorithm):
     then the return that a search wants of it.
     """
 
-    uses_targets: ClassVar[bool] = True
+    uses_rewards: ClassVar[bool] = True
 
     value_coefficient: float = 1.0
 
@@ -44,25 +44,17 @@ class AlphaZero(Algorithm):
     def needs_values(self) -> bool:
         return False
 
-    @property
-    def needs_silent(self) -> bool:
-        return True
-
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         mask = batch.loss_mask
         assert scores.values is not None, "alpha_zero: no scores of the value head"
         assert batch.returns is not None, f"alpha_zero: the batch of '{batch.objective}' has no returns"
-        terms = Distill()(scores, batch)
+        terms = super().__call__(scores, batch)
         values, returns = torch.where(mask, scores.values, 0), torch.where(mask, batch.returns, 0)
         total = terms.total + self.value_coefficient * masked_sum((values - returns).square(), mask)
         return LossTerms(total, {**terms.metrics, **value_sums(values, returns, mask)})
 
     def describe(self, means: Mapping[str, float]) -> dict[str, float]:
         return explained_variance(means)
-
-    def advantages(self, outcomes: Outcomes, baselines: Baselines) -> np.ndarray:
-        """Ones: targets are learned as they are."""
-        return np.ones(len(outcomes.rewards))
 
     def credit(self, trajectories: Sequence[Trajectory], total: SumOverRanks) -> None:
         """Every action's return is the trajectory's reward."""

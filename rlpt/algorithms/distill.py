@@ -23,7 +23,6 @@ class Distill(Supervised):
     Its gradient is that of KL(w || p) where the weights of a token sum to 1; candidates left over have weight 0.
     """
 
-    uses_rewards: ClassVar[bool] = False
     uses_targets: ClassVar[bool] = True
 
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:

@@ -20,7 +20,7 @@ from rlpt.evaluation.statistics import clustered_wilson_interval
 from rlpt.search.options import TreeSearch
 from rlpt.selfplay.base import Actor
 from rlpt.selfplay.match import Match, Mover, play_matches
-from rlpt.selfplay.movers import BotMover, LegalMover, SearchMover
+from rlpt.selfplay.movers import BotMover, policy_mover
 from rlpt.tasks.base import evaluation_seed, keyed_hash
 from rlpt.tasks.games.base import Game
 from rlpt.tasks.games.opponents import Player
@@ -39,12 +39,7 @@ class Contest:
 
     def mover(self, actor: Actor) -> Mover:
         """The policy's side."""
-        if self.search is None:
-            return LegalMover(actor.generator, actor.tokenizer, SamplingParams(temperature=self.options.temperature))
-        if actor.chooser is None:
-            raise ConfigError("evaluation.games: there is no model here that could be asked for moves' log-probs")
-        evaluator = self.search.evaluator(actor.chooser, actor.tokenizer)
-        return SearchMover(evaluator, self.search.tree_rule("search"), self.search.budget)
+        return policy_mover(actor, SamplingParams(temperature=self.options.temperature), self.search)
 
 
 def open_contests(games: Sequence[EvaluatedGame]) -> list[Contest]:

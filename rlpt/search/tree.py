@@ -185,10 +185,9 @@ class Tree:
     def _look_ahead(self, node: Node) -> None:
         """Marks moves that end the game."""
         for index, move in enumerate(node.moves):
-            child = self._node(self.space.apply(node.state, move))
-            if child.is_over:
-                child.proved = tuple(self.space.returns(child.state))
-                self._prove(node, index, child.proved)
+            after = self.space.apply(node.state, move)
+            if self.space.player(after) == OVER:
+                self._prove(node, index, tuple(self.space.returns(after)))
 
     def _prove(self, node: Node, index: int, returns: tuple[float, ...]) -> None:
         """What the move leads to is proved."""

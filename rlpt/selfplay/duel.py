@@ -22,7 +22,7 @@ from rlpt.search.options import TreeSearch
 from rlpt.selfplay.base import Actor, SelfPlay
 from rlpt.selfplay.league import SELF, League, Opponents
 from rlpt.selfplay.match import ILLEGAL, Match, Mover, Turn, play_matches
-from rlpt.selfplay.movers import BotMover, FreeMover, LegalMover, SearchMover
+from rlpt.selfplay.movers import BotMover, FreeMover, LegalMover, policy_mover
 from rlpt.tasks.base import Task, keyed_hash, keyed_random
 from rlpt.tasks.games.base import OVER, Game
 from rlpt.types import Episode, Generator, Problem, SamplingParams, Trajectory
@@ -146,12 +146,8 @@ class _Table:
         return self._once((who, game.name), lambda: kind(generator, actor.tokenizer, form.sampling(game, actor)))
 
     def _search(self, game: Game) -> Mover:
-        options, actor = self.form.search, self.actor
-        assert options is not None
-        if actor.chooser is None:
-            raise ConfigError("selfplay.search: there is no model here that could be asked for moves' log-probs")
-        evaluator = options.evaluator(actor.chooser, actor.tokenizer)
-        return self._once("search", lambda: SearchMover(evaluator, options.tree_rule("search"), options.budget))
+        form, actor = self.form, self.actor
+        return self._once("search", lambda: policy_mover(actor, form.sampling(game, actor), form.search))
 
     def _once(self, key: Any, make: Any) -> Mover:
         if key not in self.made:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rlpt.errors import ConfigError
 from rlpt.search.evaluators import PolicyEvaluator
 from rlpt.search.mcts import Budget, TreeRule, search
-from rlpt.selfplay.base import session
-from rlpt.selfplay.match import ILLEGAL, Position, Turn
+from rlpt.search.options import TreeSearch
+from rlpt.selfplay.base import Actor, session
+from rlpt.selfplay.match import ILLEGAL, Mover, Position, Turn
 from rlpt.tasks.base import keyed_hash, keyed_random
 from rlpt.tasks.games.base import Game
 from rlpt.tasks.games.moves import MoveTokens, legal_tokens, position_ids
@@ -176,6 +178,15 @@ def searched(position: Position, move: str, target: np.ndarray, tokenizer: Token
     rest = len(written.ids) - len(candidates)
     turn = written.turn()
     return replace(turn, candidates=(*candidates, *[None] * rest), weights=(*weights, *[None] * rest))
+
+
+def policy_mover(actor: Actor, sampling: SamplingParams, search: TreeSearch | None) -> Mover:
+    """The policy among legal moves, with a search or without. Raises ConfigError where a search has no model to ask."""
+    if search is None:
+        return LegalMover(actor.generator, actor.tokenizer, sampling)
+    if actor.chooser is None:
+        raise ConfigError("search: there is no model here that could be asked for moves' log-probs")
+    return SearchMover(search.evaluator(actor.chooser, actor.tokenizer), search.tree_rule("search"), search.budget)
 
 
 @dataclass(frozen=True, eq=False)
