@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from rlpt.selfplay import id_sets
 from rlpt.types import Trajectory
 
 
@@ -89,41 +90,22 @@ def _encoded(trajectory: Trajectory) -> dict[str, Any]:
     values = {one.name: getattr(trajectory, one.name) for one in dataclasses.fields(trajectory)}
     values = {name: _array(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
     for name in ("kept_ids", "candidates"):
-        values[name] = _id_sets(values[name])
+        values[name] = id_sets.encoded(values[name])
     if trajectory.candidate_weights is not None:
         weights = {at: _array(one) for at, one in enumerate(trajectory.candidate_weights) if one is not None}
         values["candidate_weights"] = [weights.get(at) for at in range(len(trajectory.candidate_weights))]
     return values
 
 
-def _id_sets(sequence: Sequence[np.ndarray | None] | None) -> dict[str, Any] | None:
-    if sequence is None:
-        return None
-    sets: dict[bytes, int] = {}
-    index = [-1 if ids is None else sets.setdefault(_bytes(ids), len(sets)) for ids in sequence]
-    return {"sets": [np.frombuffer(one, np.int64).tolist() for one in sets], "index": index}
-
-
-def _id_sequence(encoded: Mapping[str, Any] | None) -> tuple[np.ndarray | None, ...] | None:
-    if encoded is None:
-        return None
-    sets = [np.array(ids, np.int64) for ids in encoded["sets"]]
-    return tuple(None if index < 0 else sets[index] for index in encoded["index"])
-
-
 def _decoded(values: Mapping[str, Any]) -> Trajectory:
     arrays = {name: _unpacked(value) for name, value in values.items() if _is_array(value)}
     windows, weights = values["windows"], values.get("candidate_weights")
-    sequences = {name: _id_sequence(values.get(name)) for name in ("kept_ids", "candidates")}
+    sequences = {name: id_sets.decoded(values.get(name)) for name in ("kept_ids", "candidates")}
     if weights is not None:
         weights = tuple(None if one is None else _unpacked(one) for one in weights)
     if windows is not None:
         windows = tuple((start, stop) for start, stop in windows)
     return Trajectory(**{**values, **arrays, **sequences, "candidate_weights": weights, "windows": windows})
-
-
-def _bytes(ids: np.ndarray) -> bytes:
-    return np.asarray(ids, np.int64).tobytes()
 
 
 def _array(value: np.ndarray) -> dict[str, str]:

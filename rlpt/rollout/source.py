@@ -214,10 +214,13 @@ class EpisodeSource:
         )
         return episodes
 
+    @property
+    def _heads(self) -> dict[str, TextScorer]:
+        return {name: TextScorer(self.context, head=name) for name in self.context.heads}
+
     def _actor(self) -> Actor:
         context = self.context
-        heads = {name: TextScorer(context, head=name) for name in context.heads}
-        return Actor(context.generator, context.tokenizer, context.chooser, context.past(), heads, self._seconds)
+        return Actor(context.generator, context.tokenizer, context.chooser, context.past(), self._heads, self._seconds)
 
     def _seconds(self) -> float:
         """Tensor-parallel ranks play the same episodes, so the first one's clock counts on all of them."""
@@ -252,11 +255,10 @@ class EpisodeSource:
     def _reward_context(self) -> RewardContext:
         context = self.context
         scorers = {name: TextScorer(context, name) for name in context.snapshots}
-        heads = {name: TextScorer(context, head=name) for name in context.heads}
         return RewardContext(
             tasks=self.problems.tasks,
             scorers=scorers | {POLICY: TextScorer(context)},
-            heads=heads,
+            heads=self._heads,
             recent=self.recent,
             tokenizer=context.tokenizer,
         )

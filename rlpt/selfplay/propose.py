@@ -22,7 +22,7 @@ from rlpt.selfplay.solve import Solve
 from rlpt.tasks.base import Task, keyed_hash
 from rlpt.tasks.programs.base import ProgramTask
 from rlpt.template import ANSWER, END, PROMPT, RESULT, encode_marked, prompt_text
-from rlpt.types import Completion, Episode, Generator, Problem, SamplingParams, Tokenizer, Trajectory
+from rlpt.types import Episode, Generator, Problem, SamplingParams, Tokenizer, Trajectory
 
 PROPOSER = "proposer"
 
@@ -213,8 +213,10 @@ class Propose(SelfPlay):
                 noise.append(keyed_hash("solve", proposal.key, attempt) >> 1)
         completions = solver.complete([prompt for _, prompt in rows], params, noise, actor.generator)
         for (proposal, prompt), completion in zip(rows, completions, strict=True):
-            trajectory = _attempt(solver, proposal, prompt, completion, tokenizer)
-            trajectory.policy_step = policy_step
+            task, problem = proposal.slot.task, proposal.problem
+            assert problem is not None
+            trajectory = solver.trajectory(prompt, completion, proposal.key, policy_step)
+            _, trajectory.outcome = solver.judged(task, problem, completion, trajectory, tokenizer)
             solved = proposal.note.solved + (trajectory.outcome == 1.0)
             proposal.note = replace(proposal.note, attempts=proposal.note.attempts + 1, solved=solved)
             proposal.trajectories.append(trajectory)
@@ -276,15 +278,3 @@ def _program_task(tasks: Mapping[str, Task], problem: Problem) -> ProgramTask:
     task = tasks[problem.task]
     assert isinstance(task, ProgramTask)
     return task
-
-
-def _attempt(
-    solver: Solve, proposal: _Proposal, prompt: list[int], one: Completion, tokenizer: Tokenizer
-) -> Trajectory:
-    """A solver's trajectory with the verdict on its answer."""
-    assert proposal.problem is not None
-    answer = solver.answer(ANSWER + tokenizer.decode(one.token_ids.tolist()), one)
-    trajectory = solver.trajectory(prompt, one, proposal.key, 0)
-    trajectory.well_formed = float(bool(answer))
-    trajectory.outcome = 0.0 if answer is None else proposal.slot.task.verify(proposal.problem, answer)
-    return trajectory

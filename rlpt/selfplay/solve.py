@@ -96,13 +96,19 @@ class Solve(SelfPlay):
         episodes = []
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             problem, key = problems[row // self.group_size], keys[row // self.group_size]
-            text = self._text(completion, tokenizer)
-            answer = self.answer(text, completion)
-            outcome = 0.0 if answer is None else tasks[problem.task].verify(problem, answer)
             trajectory = self.trajectory(prompt, completion, key, policy_step)
-            trajectory.well_formed = float(bool(answer))
+            text, outcome = self.judged(tasks[problem.task], problem, completion, trajectory, tokenizer)
             episodes.append(Episode(problem, [trajectory], {ROLE: outcome}, text, searched=costs[row]))
         return episodes
+
+    def judged(
+        self, task: Task, problem: Problem, completion: Completion, trajectory: Trajectory, tokenizer: Tokenizer
+    ) -> tuple[str, float]:
+        """(marked text, verdict on its answer) of an attempt; says in its trajectory whether that is well formed."""
+        text = self._text(completion, tokenizer)
+        answer = self.answer(text, completion)
+        trajectory.well_formed = float(bool(answer))
+        return text, 0.0 if answer is None else task.verify(problem, answer)
 
     def chance(self, task: Task, problem: Problem, tokenizer: Tokenizer) -> float:
         """For the answer alone: a thought may be anything, but both its marks have to come."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlpt.selfplay import id_sets
 from rlpt.selfplay.base import ROLE, Waiting
 from rlpt.tasks.base import capped
 from rlpt.tasks.environments.base import Environment, Observation, opening_text, shown_text
@@ -29,25 +30,20 @@ class Turn:
 
     def state(self) -> dict[str, Any]:
         """JSON-able and exact."""
-        completion, kept = self.completion, self.completion.kept_ids
-        sets: dict[tuple[int, ...], int] = {}
-        index = None if kept is None else [sets.setdefault(tuple(ids.tolist()), len(sets)) for ids in kept]
+        completion = self.completion
         return {
             "start": self.start,
             "policy_step": self.policy_step,
             "token_ids": completion.token_ids.tolist(),
             "logprobs": completion.logprobs.tolist(),
             "finish_reason": completion.finish_reason,
-            "kept": None if index is None else {"sets": [list(ids) for ids in sets], "index": index},
+            "kept": id_sets.encoded(completion.kept_ids),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Turn:
         """The turn that `state` was taken of."""
-        kept = state["kept"]
-        if kept is not None:
-            sets = [np.array(ids, np.int64) for ids in kept["sets"]]
-            kept = tuple(sets[index] for index in kept["index"])
+        kept: Any = id_sets.decoded(state["kept"])
         token_ids, logprobs = np.array(state["token_ids"], np.int64), np.array(state["logprobs"], np.float32)
         completion = Completion(token_ids, logprobs, state["finish_reason"], kept)
         return cls(state["start"], completion, state["policy_step"])
