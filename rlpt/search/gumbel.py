@@ -54,7 +54,7 @@ class Gumbel:
     c_visit: float = 50.0
     c_scale: float = 1.0
     noise: bool = True
-    proves: bool = False  # ends of the game are taken as proofs
+    proves: bool = False  # ends of the game are taken as proofs, equal positions as one
 
     def __post_init__(self) -> None:
         if self.considered < 1 or self.c_visit < 0 or self.c_scale <= 0:

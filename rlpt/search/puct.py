@@ -8,7 +8,7 @@ import numpy as np
 
 from rlpt.errors import ConfigError
 from rlpt.registry import register
-from rlpt.search.tree import Node, Tree
+from rlpt.search.tree import LOSS, Node, Tree
 
 
 @register("tree_rule", "puct")
@@ -26,7 +26,7 @@ class Puct:
     unvisited: float = 0.0
     noise_share: float = 0.0  # AlphaZero: 0.25
     noise_alpha: float = 0.3  # of the Dirichlet distribution; AlphaZero: about 10 by the usual number of legal moves
-    proves: bool = False  # ends of the game are taken as proofs
+    proves: bool = False  # ends of the game are taken as proofs, equal positions as one
     temperature: float = 0.0  # of `move`: moves by visits to the power 1 / temperature; 0: the most visited
 
     def __post_init__(self) -> None:
@@ -48,8 +48,9 @@ class Puct:
             root.priors = (1 - self.noise_share) * root.priors + self.noise_share * drawn
 
     def choose(self, tree: Tree, node: Node) -> int:
-        """The move of the next simulation."""
-        return int(np.argmax(self.scores(node)))
+        """The move of the next simulation: none that is proved to lose, while there are others."""
+        scores, lost = self.scores(node), node.known <= LOSS
+        return int(np.argmax(scores if lost.all() else np.where(lost, -np.inf, scores)))
 
     def scores(self, node: Node) -> np.ndarray:
         """[A] Q + U."""

@@ -58,6 +58,10 @@ class TextSpace:
         """The one seat's."""
         return (self.worth(state),)
 
+    def same(self, state: TextState) -> None:
+        """Each text is read by itself."""
+        return None
+
 
 @dataclass
 class TextEvaluator:

@@ -7,7 +7,7 @@ loss: Chaslot, Winands and van den Herik 2008, "Parallel Monte-Carlo tree search
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -44,6 +44,10 @@ class Space(Protocol):
         """Each seat's return at the end."""
         ...
 
+    def same(self, state: Any) -> Hashable | None:
+        """Equal for positions that go on alike, whatever led to them; None: not known. No play meets one twice."""
+        ...
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -67,6 +71,7 @@ class Node:
     """A position. Mutable: simulations add to it. Arrays are by legal move, for the seat that moves here."""
 
     state: Any
+    path: tuple[str, ...]  # the moves from the root by which it was first reached
     player: int
     moves: tuple[str, ...]
     leaf: Leaf | None = None  # None: not judged yet, or the end
@@ -125,12 +130,15 @@ class Tree:
 
     With `proves`, ends of the game are seen one move ahead, and what they prove goes up the tree: a position with a
     proved win is won, one whose moves are all proved is as good as the best of them (MCTS-Solver: Winands, Björnsson
-    and Saito 2008). A simulation ends where the return is proved.
+    and Saito 2008). A simulation ends where the return is proved. Positions that are the `same` are one node then, so
+    that what is found out about one on one way counts on all (Czech, Korus and Kersting 2020, "Monte-Carlo graph
+    search for AlphaZero", 2012.11045).
     """
 
     def __init__(self, space: Space, state: Any, key: int, proves: bool = False) -> None:
         self.space, self.key, self.proves = space, key, proves
-        self.root = self._node(state)
+        self._shared: dict[Hashable, Node] = {}
+        self.root = self._node(state, ())
         self.simulations = 0  # finished, the root's own judgement not counted
         self.tokens = 0  # spent by the evaluator
         self.plan: Any = None  # what a rule drew and planned for this search
@@ -150,7 +158,8 @@ class Tree:
             node.pending[index] += 1
             steps.append((node, index))
             if index not in node.children:
-                node.children[index] = self._node(self.space.apply(node.state, node.moves[index]))
+                after = self.space.apply(node.state, node.moves[index])
+                node.children[index] = self._met(after) or self._node(after, (*node.path, node.moves[index]))
             node = node.children[index]
         return Path(steps, node)
 
@@ -170,9 +179,8 @@ class Tree:
             node.visits[index] += 1
             node.totals[index] += returns[node.player]
         if self.proves:
-            for node, index in reversed(path.steps):
-                if (proved := node.children[index].proved) is not None:
-                    self._prove(node, index, proved)
+            for node, _ in reversed(path.steps):
+                self._take_proofs(node)
         self.simulations += bool(path.steps)
 
     def _returns(self, end: Node) -> Sequence[float]:
@@ -183,11 +191,20 @@ class Tree:
         return end.leaf.values
 
     def _look_ahead(self, node: Node) -> None:
-        """Marks moves that end the game."""
+        """Marks moves that end the game, and finds what is known of the positions after the others."""
         for index, move in enumerate(node.moves):
             after = self.space.apply(node.state, move)
             if self.space.player(after) == OVER:
                 self._prove(node, index, tuple(self.space.returns(after)))
+            elif (met := self._met(after)) is not None:
+                node.children[index] = met
+        self._take_proofs(node)
+
+    def _take_proofs(self, node: Node) -> None:
+        """What is proved of the positions after it."""
+        for index, child in node.children.items():
+            if child.proved is not None and np.isnan(node.known[index]):
+                self._prove(node, index, child.proved)
 
     def _prove(self, node: Node, index: int, returns: tuple[float, ...]) -> None:
         """What the move leads to is proved."""
@@ -200,14 +217,19 @@ class Tree:
     def _returns_of(self, node: Node, best: float) -> tuple[float, ...]:
         """Each seat's returns after a move that is proved to be worth `best`."""
         index = int(np.argmax(node.known == best))
-        child = node.children.get(index) or self._node(self.space.apply(node.state, node.moves[index]))
-        return child.proved if child.proved is not None else tuple(self.space.returns(child.state))
+        child = node.children.get(index)
+        if child is not None and child.proved is not None:
+            return child.proved
+        return tuple(self.space.returns(self.space.apply(node.state, node.moves[index])))
 
-    def nodes(self) -> list[tuple[tuple[str, ...], Node]]:
-        """Every position with the moves that led to it from the root; parents first, then in the order of moves."""
-        found: list[tuple[tuple[str, ...], Node]] = [((), self.root)]
-        for moves, node in found:
-            found += [((*moves, node.moves[index]), node.children[index]) for index in sorted(node.children)]
+    def nodes(self) -> list[Node]:
+        """Every position once; parents first, then in the order of moves."""
+        found, seen = [self.root], {id(self.root)}
+        for node in found:
+            for index in sorted(node.children):
+                if id(child := node.children[index]) not in seen:
+                    seen.add(id(child))
+                    found.append(child)
         return found
 
     def dump(self) -> dict[str, Any]:
@@ -216,15 +238,22 @@ class Tree:
             "key": self.key,
             "simulations": self.simulations,
             "tokens": self.tokens,
-            "nodes": [_dumped(moves, node) for moves, node in self.nodes()],
+            "nodes": [_dumped(node) for node in self.nodes()],
         }
 
-    def _node(self, state: Any) -> Node:
-        return Node(state, self.space.player(state), tuple(self.space.legal_moves(state)))
+    def _met(self, state: Any) -> Node | None:
+        """The node of the same position, where they are shared."""
+        return self._shared.get(self.space.same(state)) if self.proves else None
+
+    def _node(self, state: Any, path: tuple[str, ...]) -> Node:
+        node = Node(state, path, self.space.player(state), tuple(self.space.legal_moves(state)))
+        if self.proves and (same := self.space.same(state)) is not None:
+            self._shared[same] = node
+        return node
 
 
-def _dumped(moves: tuple[str, ...], node: Node) -> dict[str, Any]:
-    shown: dict[str, Any] = {"moves": list(moves), "player": node.player}
+def _dumped(node: Node) -> dict[str, Any]:
+    shown: dict[str, Any] = {"moves": list(node.path), "player": node.player}
     if node.leaf is not None:
         shown |= {
             "legal": list(node.moves),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -81,6 +81,11 @@ class Game(Task):
     def values(self, state: GameState) -> Mapping[str, float]:
         """What each legal move is worth to the seat that moves, in [-1, 1], when all play on as well as they can;
         equal worths are equal numbers. Raises `TooLargeError` where an exact search would not end in time."""
+
+    def same(self, state: GameState) -> Hashable | None:
+        """Equal for positions that go on alike, whatever led to them; None where a game does not say so. Only for games
+        in which no position can come back."""
+        return None
 
     def illegal(self, state: GameState, move: str) -> ValueError:
         """The error of `apply`."""

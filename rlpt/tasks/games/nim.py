@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import xor
@@ -78,6 +78,10 @@ class Nim(Game):
     def player(self, state: GameState) -> int:
         """Seats take turns."""
         return len(state.moves) % 2 if any(state.inner) else OVER
+
+    def same(self, state: GameState) -> Hashable:
+        """The heaps and who moves."""
+        return state.inner, len(state.moves) % 2
 
     def prompt(self, state: GameState) -> str:
         """`nim 3 5 1`: the heaps in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -128,6 +128,10 @@ class TicTacToe(Game):
     def player(self, state: GameState) -> int:
         """0 is x, 1 is o."""
         return "xo".index(mark(state.inner)) if free_cells(state.inner) else OVER
+
+    def same(self, state: GameState) -> Hashable:
+        """The board: it tells who moves."""
+        return state.inner
 
     def prompt(self, state: GameState) -> str:
         """`tic_tac_toe x: x2o/4x6/78o`: who moves, and the rows with each free cell's number."""

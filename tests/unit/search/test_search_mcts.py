@@ -14,7 +14,7 @@ from rlpt.search.gumbel import Gumbel, considered_visits
 from rlpt.search.mcts import Budget, search
 from rlpt.search.puct import Puct
 from rlpt.search.tree import Leaf, Tree
-from rlpt.tasks.games.base import OVER
+from rlpt.tasks.games.base import OVER, GameState
 from rlpt.tasks.games.nim import Nim
 from rlpt.tasks.games.opponents import Random, play_game
 from rlpt.tasks.games.tic_tac_toe import TicTacToe
@@ -37,6 +37,9 @@ class Bandit:
     def apply(self, state, move):
         return move
 
+    def same(self, state):
+        return None
+
     def returns(self, state):
         return (self.arms[state],)
 
@@ -54,6 +57,9 @@ class Chain:
 
     def apply(self, state, move):
         return state + 1
+
+    def same(self, state):
+        return None
 
     def returns(self, state):
         return (1.0,)
@@ -152,19 +158,24 @@ def test_it_never_loses_tic_tac_toe_to_a_random_player():
         assert game.returns(end)[seat] >= 0, f"lost game {seed}: {end.moves}"
 
 
-@pytest.mark.parametrize("rule", [Puct(), Gumbel(c_scale=0.1)], ids=["puct", "gumbel"])
-def test_it_finds_the_winning_move_at_nim(rule):
+@pytest.mark.parametrize(
+    ("rule", "level"), [(Puct(), 0), (Gumbel(c_scale=0.1), 0), (Puct(proves=True), 1)], ids=["puct", "gumbel", "proves"]
+)
+def test_it_finds_the_winning_move_at_nim(rule, level):
+    """Level 1, two heaps of up to seven, has more positions than simulations find without proofs."""
     game, rng = Nim(), random.Random(3)
-    states = [state for state in (game.draw(rng, 0) for _ in range(400)) if max(game.values(state).values()) == 1][:200]
+    drawn = (game.draw(rng, level) for _ in range(400))
+    states = [state for state in drawn if max(game.values(state).values()) == 1][:200]
     trees = search(game, states, range(len(states)), Rollouts(), rule, Budget(simulations=200))
     won = [game.values(tree.root.state)[tree.root.moves[rule.move(tree)]] == 1 for tree in trees]
     assert np.mean(won) >= 0.95
 
 
-RULES = [Puct(noise_share=0.25), Puct(temperature=1.0), Gumbel()]
+RULES = [Puct(noise_share=0.25), Puct(temperature=1.0), Puct(proves=True), Gumbel()]
+RULE_IDS = ["noise", "temperature", "proves", "gumbel"]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["noise", "temperature", "gumbel"])
+@pytest.mark.parametrize("rule", RULES, ids=RULE_IDS)
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_a_tree_depends_on_its_own_key_alone(rule, parallel):
     """Searched with others, alone, and again; another key, another tree."""
@@ -176,8 +187,8 @@ def test_a_tree_depends_on_its_own_key_alone(rule, parallel):
         assert alone.dump() == tree.dump()
         assert rule.move(alone) == rule.move(tree)
         assert tree.simulations == tree.root.visits.sum() == 40
-        assert not any(node.pending.any() for _, node in tree.nodes())
-        judged = [node for _, node in tree.nodes() if node.leaf is not None]
+        assert not any(node.pending.any() for node in tree.nodes())
+        judged = [node for node in tree.nodes() if node.leaf is not None]
         assert all(node.visits.sum() <= 40 for node in judged)
     (other,) = search(game, states[:1], [70], Rollouts(), rule, budget)
     assert other.dump() != together[0].dump()
@@ -194,7 +205,7 @@ def test_a_leaf_that_is_reached_twice_in_a_round_is_judged_once():
     assert asked == [[0, 0], [1, 1], [2, 2]]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["noise", "temperature", "gumbel"])
+@pytest.mark.parametrize("rule", RULES, ids=RULE_IDS)
 def test_a_dumped_tree_grows_again_from_its_dump(rule):
     game, budget = TicTacToe(), Budget(simulations=30, parallel=2)
     state = game.apply(game.opening(1, 0), game.legal_moves(game.opening(1, 0))[4])
@@ -245,7 +256,7 @@ def test_what_is_proved_is_so(rule, game):
     trees = search(game, states, range(30), Rollouts(), rule, Budget(simulations=300))
     proofs = 0
     for tree in trees:
-        for _, node in tree.nodes():
+        for node in tree.nodes():
             if node.is_over or node.leaf is None:
                 continue
             exact = game.values(node.state)
@@ -263,7 +274,30 @@ def test_what_is_proved_is_so(rule, game):
             assert exact[tree.root.moves[rule.move(tree)]] == max(exact.values())
 
 
+@pytest.mark.parametrize("rule", [Puct(proves=True), Gumbel(proves=True)], ids=["puct", "gumbel"])
+def test_positions_that_are_the_same_are_one_node_where_there_are_proofs(rule):
+    """On two ways to one board what is found out counts for both; without proofs each way has a node of its own."""
+    game, budget = TicTacToe(), Budget(simulations=200)
+    (shared,) = search(game, [game.opening(1, 0)], [3], Rollouts(), rule, budget)
+    (apart,) = search(game, [game.opening(1, 0)], [3], Rollouts(), replace(rule, proves=False), budget)
+    boards = [game.same(node.state) for node in shared.nodes()]
+    assert len(set(boards)) == len(boards)
+    edges = [child for node in shared.nodes() for child in node.children.values()]
+    assert len(edges) > len(boards)
+    assert len({game.same(node.state) for node in apart.nodes()}) < len(apart.nodes())
+
+
+def test_no_simulation_is_spent_on_a_move_that_is_proved_to_lose():
+    game = Nim()
+    (tree,) = search(game, [GameState((), 0, 1, (2, 1))], [3], Rollouts(), Puct(proves=True), Budget(simulations=100))
+    by_move = dict(zip(tree.root.moves, zip(tree.root.known, tree.root.visits, strict=True), strict=True))
+    assert by_move["11"][0] == 1
+    assert by_move["12"][0] == -1  # leaves one object, which the other seat takes
+    assert by_move["12"][1] <= 1
+    assert by_move["11"][1] > 90
+
+
 def test_without_proofs_nothing_is_known():
     game = TicTacToe()
     (tree,) = search(game, [game.opening(1, 0)], [3], Rollouts(), Puct(), Budget(simulations=100))
-    assert all(np.isnan(node.known).all() and node.proved is None for _, node in tree.nodes())
+    assert all(np.isnan(node.known).all() and node.proved is None for node in tree.nodes())

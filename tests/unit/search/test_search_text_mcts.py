@@ -69,7 +69,7 @@ def test_sampled_steps_are_moves_and_stand_in_the_dump():
         assert 1 < len(tree.root.moves) <= 12
         assert len(set(tree.root.moves)) == len(tree.root.moves)
         assert tree.root.priors.sum() == pytest.approx(1)
-        steps = [TOKENIZER.decode(list(map(int, move.split()))) for _, node in tree.nodes() for move in node.moves]
+        steps = [TOKENIZER.decode(list(map(int, move.split()))) for node in tree.nodes() for move in node.moves]
         assert all(" " not in step[:-1] for step in steps)
         assert again(tree, STEPS, steps_right, True, {"name": "puct"}, 40) == tree.dump()
         assert len(one.logprobs) == len(one.token_ids) == len(one.kept_ids)
@@ -92,7 +92,7 @@ def test_without_rollouts_texts_are_judged_as_they_stand():
     (found,) = mcts([[1]], [PARAMS], [1])
     (tree,) = mcts.last.trees
     assert tree.root.leaf.values == (-1.0,), "nothing is written at the root"
-    by_move = {moves: node.leaf.values[0] for moves, node in tree.nodes() if len(moves) == 1 and node.leaf}
+    by_move = {node.path: node.leaf.values[0] for node in tree.nodes() if len(node.path) == 1 and node.leaf}
     right = str(TOKENIZER.encode("c")[0])
     assert by_move[(right,)] == pytest.approx(2 * 0.25 - 1)
     assert all(value == -1 for moves, value in by_move.items() if moves != (right,))
