@@ -146,6 +146,7 @@ class EvaluatedGame(Section):
     temperature: float = Field(0.0, ge=0, description="of the policy's moves, where it does not search; 0: greedy")
     search: Spec | None = Field(None, description="{simulations, leaf, rule, ...}: tree search at each of its moves")
     max_moves: int = Field(0, ge=0, description="after which a game counts as drawn; 0: no limit")
+    transcript: bool = Field(False, description="the policy reads its earlier turns, too (as duels with transcript do)")
     label: str = Field("", pattern=r"^[A-Za-z0-9_@-]*$", description="what its figures are called")
 
 

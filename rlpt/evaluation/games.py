@@ -52,6 +52,8 @@ def open_contests(games: Sequence[EvaluatedGame]) -> list[Contest]:
             raise ConfigError(f"{where}.task: '{game.name}' is of the kind '{game.kind}'; name a game")
         opponent = registry.create("opponent", options.opponent, f"{where}.opponent")
         search = None if options.search is None else registry.build(TreeSearch, options.search, f"{where}.search")
+        if search is not None and options.transcript:
+            raise ConfigError(f"{where}: a search reads positions alone; leave out one of transcript and search")
         usual = f"{game.name}_{options.opponent['name']}{'_search' if search else ''}".replace(".", "_")
         contests.append(Contest(options.label or usual, game, opponent, search, options))
     for label, count in Counter(one.label for one in contests).items():
@@ -77,7 +79,8 @@ def _play(contest: Contest, actor: Actor, data_rank: int, data_size: int, gather
     for index in indices:
         seats = [own if seat == index % game.num_players else bot for seat in range(game.num_players)]
         opening = game.opening(evaluation_seed(index), options.level)
-        matches.append(Match(game, opening, seats, keyed_hash("contest", game.name, index) >> 1, options.max_moves))
+        key = keyed_hash("contest", game.name, index) >> 1
+        matches.append(Match(game, opening, seats, key, options.max_moves, options.transcript))
     play_matches(matches)
     played = [(index, match.returns[index % game.num_players]) for index, match in zip(indices, matches)]
     return [

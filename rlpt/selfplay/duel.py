@@ -1,15 +1,17 @@
 """Duel: games between seats. One policy sits in every seat, or opposite past selves and bots.
 
-Each seat that the policy holds gives one trajectory: all of that seat's turns, each chosen from the position alone, so
-each has a window of its own. Games of one problem begin alike; the trajectories of one seat in them are peers. Returns
-of a two-player zero-sum game add up to 0 whatever is written: a text that is no move loses the game to the others, and
-is a matter of the reward's format part beside that (SPIRAL, Liu, Guertler et al. 2506.24119, has 1.5 and 0.5 there,
-which is no zero-sum game any more).
+Each seat that the policy holds gives one trajectory: all of that seat's turns. Each is chosen from the position alone
+and has a window of its own, or, with `transcript`, from all that the seat has read and written: then a turn goes on
+from the keys and values of the turn before. Games of one problem begin alike; the trajectories of one seat in them are
+peers. Returns of a two-player zero-sum game add up to 0 whatever is written: a text that is no move loses the game to
+the others, and is a matter of the reward's format part beside that (SPIRAL, Liu, Guertler et al. 2506.24119, has 1.5
+and 0.5 there, which is no zero-sum game any more).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +21,7 @@ from rlpt import registry
 from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.search.options import TreeSearch
-from rlpt.selfplay.base import Actor, SelfPlay
+from rlpt.selfplay.base import Actor, SelfPlay, session
 from rlpt.selfplay.league import SELF, League, Opponents
 from rlpt.selfplay.match import ILLEGAL, Match, Mover, Turn, play_matches
 from rlpt.selfplay.movers import BotMover, FreeMover, LegalMover, policy_mover
@@ -43,6 +45,7 @@ class Duel(SelfPlay):
     start: Literal["opening", "position"] = "opening"  # or from a drawn problem of the game as a task
     random_moves: int = 0  # up to so many random moves of both sides come first, the same in all games of a problem
     max_moves: int = 0  # after which a game is cut short and counts as drawn; 0: no limit
+    transcript: bool = False  # a seat reads its earlier turns, too
     opponents: Opponents = field(default_factory=Opponents)
     search: TreeSearch | None = None  # the policy's seats search; what that finds are targets (alpha_zero, distill)
     search_share: float = 1.0  # of the games
@@ -54,6 +57,8 @@ class Duel(SelfPlay):
                 f"random_moves={self.random_moves}, max_moves={self.max_moves}, search_share={self.search_share}: must "
                 "not be negative, and search_share at most 1"
             )
+        if self.transcript and self.search is not None:
+            raise ConfigError("transcript: a search reads positions alone; leave out one of transcript and search")
         for index, bot in enumerate(self.opponents.bot):
             registry.create("opponent", bot, f"opponents.bot.{index}")
 
@@ -92,7 +97,21 @@ class Duel(SelfPlay):
         the problem was."""
         league = self.memory() if memory is None else memory
         past = sorted(name for name in actor.past if name.partition("@")[0] == self.opponents.snapshot)
-        table = _Table(self, actor)
+        with ExitStack() as sessions:
+            games = self._seated(problems, tasks, keys, league, past, _Table(self, actor, sessions))
+            play_matches([one.match for one in games])
+        return [one.episode(self.temperature, policy_step) for one in games]
+
+    def _seated(
+        self,
+        problems: Sequence[Problem],
+        tasks: Mapping[str, Task],
+        keys: Sequence[int],
+        league: League,
+        past: Sequence[str],
+        table: _Table,
+    ) -> list[_Game]:
+        """All games before their first moves."""
         games: list[_Game] = []
         for problem, key in zip(problems, keys, strict=True):
             game = tasks[problem.task]
@@ -103,10 +122,9 @@ class Duel(SelfPlay):
                 name = keyed_hash("duel", key, sample) >> 1
                 mine = range(game.num_players) if other == SELF else [(first + sample) % game.num_players]
                 movers = table.seated(game, mine, other, name)
-                match = Match(game, game.start(problem), movers, name, self.max_moves)
+                match = Match(game, game.start(problem), movers, name, self.max_moves, self.transcript)
                 games.append(_Game(problem, key, match, tuple(mine), other))
-        play_matches([one.match for one in games])
-        return [one.episode(self.temperature, policy_step) for one in games]
+        return games
 
     def chance(self, task: Task, problem: Problem, tokenizer: Any) -> float:
         """Nothing has to be hit by chance: somebody wins."""
@@ -120,30 +138,44 @@ class Duel(SelfPlay):
 
 @dataclass
 class _Table:
-    """The movers of one play, each made once, so that they are asked together."""
+    """The movers of one play, each made once, so that they are asked together; where seats read their earlier turns,
+    once a seat, each with a session in which those are at hand."""
 
     form: Duel
     actor: Actor
+    sessions: ExitStack
     made: dict[Any, Mover] = field(default_factory=dict)
 
     def seated(self, game: Game, mine: Sequence[int], other: str, name: int) -> list[Mover]:
         """A mover a seat: the policy in those of `mine`."""
         share = keyed_random("search", name, 0).random()
         searches = self.form.search is not None and share < self.form.search_share
-        own = self._search(game) if searches else self._policy(game, SELF)
-        return [own if seat in mine else self._other(game, other) for seat in range(game.num_players)]
+        return [
+            self._other(game, other, seat)
+            if seat not in mine
+            else self._search(game)
+            if searches
+            else self._policy(game, SELF, seat)
+            for seat in range(game.num_players)
+        ]
 
-    def _other(self, game: Game, other: str) -> Mover:
+    def _other(self, game: Game, other: str, seat: int) -> Mover:
         if not other.startswith("bot:"):
-            return self._policy(game, other)
+            return self._policy(game, other, seat)
         spec = self.form.opponents.bot[int(other.removeprefix("bot:"))]
         return self._once(other, lambda: BotMover(registry.create("opponent", spec)))
 
-    def _policy(self, game: Game, who: str) -> Mover:
+    def _policy(self, game: Game, who: str, seat: int) -> Mover:
         form, actor = self.form, self.actor
-        generator: Generator = actor.generator if who == SELF else actor.past[who]
         kind = LegalMover if form.legal == "moves" and form.legal_mask else FreeMover
-        return self._once((who, game.name), lambda: kind(generator, actor.tokenizer, form.sampling(game, actor)))
+
+        def make() -> Mover:
+            generator: Generator = actor.generator if who == SELF else actor.past[who]
+            if form.transcript:
+                generator = self.sessions.enter_context(session(generator))
+            return kind(generator, actor.tokenizer, form.sampling(game, actor))
+
+        return self._once((who, game.name, seat if form.transcript else None), make)
 
     def _search(self, game: Game) -> Mover:
         form, actor = self.form, self.actor
@@ -178,6 +210,7 @@ class _Game:
                 temperature=temperature,
                 policy_step=policy_step,
                 truncated=match.is_cut,
+                transcript=match.transcript,
             )
             for mine in moved
         ]
@@ -190,22 +223,34 @@ def seat_role(seat: int) -> str:
 
 
 def seat_trajectory(
-    turns: Sequence[Turn], *, role: str, peers: int, temperature: float, policy_step: int, truncated: bool
+    turns: Sequence[Turn],
+    *,
+    role: str,
+    peers: int,
+    temperature: float,
+    policy_step: int,
+    truncated: bool,
+    transcript: bool = False,
 ) -> Trajectory:
-    """A seat's turns one after the other, each with a window that begins at its own prompt. Turns in which there was
-    nothing to choose are left out, unless there is no other."""
-    told = [turn for turn in turns if turn.chosen.any()] or turns[:1]
-    parts = [np.array([*turn.prompt, *turn.token_ids], np.int64) for turn in told]
+    """A seat's turns one after the other: each with a window that begins at its own prompt, or as the one `transcript`
+    that they were chosen from. Turns in which there was nothing to choose are left out, unless there is no other; of a
+    transcript those at its end."""
+    chosen = [at for at, turn in enumerate(turns) if turn.chosen.any()] or [0]
+    told = turns[: chosen[-1] + 1] if transcript else [turns[at] for at in chosen]
+    reads = [turn.prompt[turn.before :] for turn in told]
+    parts = [np.array([*read, *turn.token_ids], np.int64) for read, turn in zip(reads, told, strict=True)]
     ends = np.cumsum([len(part) for part in parts]).tolist()
-    lengths = [(len(turn.prompt), len(turn.token_ids)) for turn in told]
+    lengths = [(len(read), len(turn.token_ids)) for read, turn in zip(reads, told, strict=True)]
     searched = any(turn.candidates for turn in told)
 
     def spread(name: str) -> list[Any]:
         return [one for turn, (before, after) in zip(told, lengths) for one in _padded(turn, name, before, after)]
 
     def array(name: str, dtype: Any) -> np.ndarray:
-        parts = [np.concatenate([np.zeros(len(turn.prompt), dtype), getattr(turn, name)]) for turn in told]
-        return np.concatenate(parts)
+        found = [
+            np.concatenate([np.zeros(before, dtype), getattr(turn, name)]) for turn, (before, _) in zip(told, lengths)
+        ]
+        return np.concatenate(found)
 
     return Trajectory(
         role=role,
@@ -215,7 +260,7 @@ def seat_trajectory(
         logprobs=array("logprobs", np.float32),
         temperature=temperature,
         kept_ids=tuple(spread("kept_ids")),
-        windows=tuple((end - len(part), end) for part, end in zip(parts, ends)),
+        windows=None if transcript else tuple((end - len(part), end) for part, end in zip(parts, ends)),
         well_formed=sum(turn.move != ILLEGAL for turn in turns) / max(1, len(turns)),
         truncated=truncated,
         policy_step=policy_step,

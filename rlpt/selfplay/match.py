@@ -26,6 +26,7 @@ class Position:
     game: Game
     state: GameState
     key: int
+    before: tuple[int, ...] = ()  # ids of the seat's earlier turns, where they are read as well
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Turn:
 
     move: str  # `ILLEGAL`: no legal move
     prompt: tuple[int, ...] = ()  # ids that it was written after
+    before: int = 0  # how many of these are the seat's earlier turns
     token_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     logprobs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     chosen: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # False: nothing else was possible
@@ -61,6 +63,7 @@ class Match:
     movers: Sequence[Mover]
     key: int
     max_moves: int = 0  # after which it is cut short; 0: no limit
+    transcript: bool = False  # whether a seat reads its earlier turns
     turns: list[tuple[int, Turn]] = field(default_factory=list)  # (seat, turn)
     forfeited: int = OVER  # the seat that wrote no legal move
 
@@ -89,7 +92,10 @@ class Match:
 
     def position(self) -> Position:
         """What the seat to move is asked."""
-        return Position(self.game, self.state, keyed_hash("turn", self.key, len(self.turns)) >> 1)
+        seat = self.game.player(self.state)
+        last = next((turn for mover, turn in reversed(self.turns) if mover == seat), None) if self.transcript else None
+        before = () if last is None else (*last.prompt, *last.token_ids.tolist())
+        return Position(self.game, self.state, keyed_hash("turn", self.key, len(self.turns)) >> 1, before)
 
     def take(self, turn: Turn) -> None:
         """Plays it."""

@@ -57,7 +57,7 @@ class _Written:
 
     def __init__(self, position: Position, tokenizer: Tokenizer) -> None:
         self.position = position
-        self.prompt = position_ids(position.game, position.state, tokenizer)
+        self.prompt = [*position.before, *position_ids(position.game, position.state, tokenizer)]
         self.tokens: MoveTokens = legal_tokens(position.game, position.state, tokenizer)
         self.ids: list[int] = []
         self.logprobs: list[float] = []
@@ -85,6 +85,7 @@ class _Written:
         return Turn(
             self.tokens.move(self.ids) or ILLEGAL,  # of weights that are not finite, any token may be drawn
             tuple(self.prompt),
+            len(self.position.before),
             np.array(self.ids, np.int64),
             np.array(self.logprobs, np.float32),
             np.array(self.chosen, bool),
@@ -105,7 +106,7 @@ class FreeMover:
     def __call__(self, positions: Sequence[Position]) -> list[Turn]:
         """See `Mover`."""
         end = self.tokenizer.mark_id(END)
-        prompts = [position_ids(one.game, one.state, self.tokenizer) for one in positions]
+        prompts = [[*one.before, *position_ids(one.game, one.state, self.tokenizer)] for one in positions]
         params = [
             replace(self.sampling, max_new_tokens=_longest(one.game, one.state.level) + 1, stop=(end,))
             for one in positions
@@ -120,6 +121,7 @@ class FreeMover:
                 Turn(
                     text if is_legal else ILLEGAL,
                     tuple(prompt),
+                    len(position.before),
                     drawn.token_ids.astype(np.int64),
                     drawn.logprobs.astype(np.float32),
                     np.ones(length, bool),

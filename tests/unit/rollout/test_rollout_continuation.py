@@ -12,6 +12,7 @@ from rlpt.models.decode import DecodeState
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.selfplay.base import Actor, session
 from rlpt.selfplay.converse import Converse
+from rlpt.selfplay.duel import Duel
 from rlpt.tasks.base import create_task, train_seed
 from rlpt.template import SPECIAL_TOKENS
 from rlpt.types import SamplingParams, SessionGenerator
@@ -168,11 +169,34 @@ def test_converse_plays_the_same_with_and_without(policy, ran, window):
     assert window or work[0] < 0.6 * work[1]
 
 
+@pytest.mark.parametrize("legal", ["moves", "characters"])
+def test_seats_of_a_duel_go_on_from_their_earlier_turns(policy, ran, legal):
+    """The same games with a session a seat and with every turn read anew; and each game as it is alone."""
+    tokenizer, nim = SmallTokenizer(), create_task({"name": "nim"})
+    form = Duel(group_size=3, transcript=True, legal=legal)
+    problems = [form.problem(nim, train_seed(1, index), 2) for index in range(6)]
+    keys, work, played = range(len(problems)), [], []
+    for generator in (PolicyGenerator(policy), Plain(PolicyGenerator(policy))):
+        ran.clear()
+        played.append(form.play(problems, {"nim": nim}, Actor(generator, tokenizer), keys=keys, policy_step=0))
+        work.append(sum(rows * columns for rows, columns in ran))
+    actor = Actor(PolicyGenerator(policy), tokenizer)
+    alone = [form.play([one], {"nim": nim}, actor, keys=[key], policy_step=0) for one, key in zip(problems, keys)]
+    played.append([episode for episodes in alone for episode in episodes])
+    assert len({len(one.text.split()) for one in played[0]}) > (legal == "moves")  # games of several lengths
+    for others in played[1:]:
+        assert [one.text for one in played[0]] == [one.text for one in others]
+        for ours, theirs in zip(played[0], others, strict=True):
+            for one, other in zip(ours.trajectories, theirs.trajectories, strict=True):
+                assert np.abs(one.logprobs - other.logprobs).max() < 1e-5
+    assert legal == "characters" or work[0] < 0.7 * work[1]
+
+
 class SmallTokenizer(CharacterTokenizer):
-    """What the environment `memory` and its player write, within the tiny model's vocabulary."""
+    """What the environment `memory`, its player and `nim` write, within the tiny model's vocabulary."""
 
     vocab_size = VOCABULARY
-    characters = "abcdefghijklmnopqrstuvwxyz0123456789?+-"
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789?+- "
 
     def encode_characters(self, text):
         return [self.first_byte + self.characters.index(character) for character in text]

@@ -9,6 +9,7 @@ from helpers.tokenizer import CharacterTokenizer
 
 from rlpt.errors import ConfigError
 from rlpt.rewards.base import Rubric
+from rlpt.search.options import TreeSearch
 from rlpt.selfplay.base import Actor
 from rlpt.selfplay.duel import Duel, seat_role
 from rlpt.selfplay.league import League, Opponents
@@ -54,6 +55,28 @@ def test_self_play_gives_a_trajectory_a_seat():
             state = GAME.apply(state, move)
         returns = GAME.returns(state)
         assert [2 * episode.outcome[seat_role(seat)] - 1 for seat in range(2)] == list(returns)
+
+
+def test_with_a_transcript_a_seat_reads_its_earlier_turns():
+    """One text a seat, without windows: positions and moves in turn, of which only moves with a choice are learned."""
+    for episode in play(Duel(group_size=2, transcript=True)):
+        moves, state = episode.text.split(" | ")[0].split(), GAME.opening(0, 1)
+        texts = ["", ""]
+        for ply, move in enumerate(moves):
+            if len(GAME.legal_moves(state)) > 1:
+                texts[ply % 2] += f"<|prompt|>{GAME.prompt(state)}<|answer|>{move}"
+            state = GAME.apply(state, move)
+        for seat, trajectory in enumerate(episode.trajectories):
+            assert trajectory.windows is None
+            assert TOKENIZER.decode(trajectory.token_ids.tolist()) == texts[seat]
+            learned = trajectory.token_ids[trajectory.action_mask].tolist()
+            assert TOKENIZER.decode(learned) == "".join(moves[seat::2])[: len(learned)]
+            assert len(learned) == sum(ids is not None for ids in trajectory.kept_ids)
+
+
+def test_a_transcript_is_not_searched():
+    with pytest.raises(ConfigError, match="transcript: a search reads positions alone"):
+        Duel(transcript=True, search=TreeSearch())
 
 
 def test_log_probs_are_those_of_the_legal_moves():
