@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,7 @@ Pattern = Annotated[
 ]
 Kind = Annotated[str, typer.Option(help="only this kind: task, game or environment")]
 Source = Annotated[str, typer.Option(help="only this source: native, open_spiel or reasoning_gym")]
+BLEND_COLUMNS = ("shard", "tokens", "share at first", "at last", "rows", "epochs")
 NumProblems = Annotated[
     int, typer.Option("--problems", min=0, help="problems to measure at each level; 0: as many as 0.3 s a task allow")
 ]
@@ -96,7 +98,7 @@ def train(
     """
     from rlpt.config import check_world, load_config
     from rlpt.launcher import launch
-    from rlpt.plan import check_components, default_ranks, first_hits, make_plan, missing_data
+    from rlpt.plan import check_components, default_ranks, first_hits, make_plan, missing_data, planned_blends
 
     resolved = load_config(config, overrides or ())
     ranks = nproc or int(os.environ.get("WORLD_SIZE", 0)) or default_ranks(resolved)
@@ -104,6 +106,10 @@ def train(
         plan = make_plan(resolved, ranks)
         check_components(resolved)
         _print_table(plan.name, [*plan.rows(), *first_hits(resolved)])
+        for name, (shards, warnings) in planned_blends(resolved).items():
+            _print_table(f"{name}: blend", [shard.cells() for shard in shards], BLEND_COLUMNS)
+            for warning in warnings:
+                typer.echo(warning)
         return
     check_world(resolved, ranks)
     if missing := missing_data(resolved):
@@ -353,14 +359,14 @@ def _run_ranks(module: str, arguments: list[str], ranks: int, launch: Any) -> in
     return int(launch(module, arguments, ranks))
 
 
-def _print_table(title: str, rows: list[tuple[str, str]]) -> None:
+def _print_table(title: str, rows: Sequence[tuple[str, ...]], columns: Sequence[str] = ()) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, show_header=False, title_justify="left")
-    for left, right in rows:
-        table.add_row(Text(left), Text(right))
+    table = Table(*columns, title=title, show_header=bool(columns), title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
     Console().print(table)
 
 

@@ -76,6 +76,8 @@ class SourceContext:
     chooser: Any = None  # types.Chooser on the training weights
     past: Callable[[], Mapping[str, Any]] = dict  # the copies of the weights that there are now -> types.Generator
     steps: int = 0  # optimizer steps of the whole run that this source takes part in
+    run_steps: int = 0  # optimizer steps of the whole run
+    microbatches_at: Callable[[int], int] = lambda step: 0  # of this source at a step, over all data-parallel ranks
     score: Callable[[Batch, str], Scores] | None = None  # no gradients; by the weights of a named snapshot, "": the
     # training weights
     reference: str = ""  # the snapshot that the algorithm's KL term refers to

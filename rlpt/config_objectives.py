@@ -99,6 +99,10 @@ class ObjectiveConfig(Section):
             return False
         return self.turns is None or self.turns.has(step - self.start_step)
 
+    def microbatches_at(self, step: int) -> int:
+        """Microbatches of optimizer step `step` over all data-parallel ranks; 0 where it takes no part."""
+        return self.microbatches if self.is_active(step) else 0
+
     @property
     def first_step(self) -> int:
         """The first optimizer step that it takes part in."""

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlpt import registry
 from rlpt.config import Config, check_vocabulary, check_world
+from rlpt.config_objectives import ObjectiveConfig
 from rlpt.training.memory import adapter_parameters, base_parameters, memory_rows, weight_bytes
+
+if TYPE_CHECKING:
+    from rlpt.data.epochs import ShardPlan
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,34 @@ def first_hits(config: Config) -> list[tuple[str, str]]:
             budget = planned_episodes(options.tasks, index, steps, options.groups_a_step * form.group_size)
             rows.append((f"first hit, {name}", hit.describe(budget)))
     return rows
+
+
+def planned_blends(config: Config) -> dict[str, tuple[list[ShardPlan], list[str]]]:
+    """Objective -> what the whole run reads of each shard of its blend, and warnings. Nothing while data or tokenizer
+    are not prepared. Raises DataError for shards that training would refuse."""
+    import rlpt.rollout  # noqa: F401 (registers the other sources)
+    from rlpt.data.blend import BlendOptions
+    from rlpt.data.epochs import plan_blend, remarks
+    from rlpt.data.manifest import check_shard
+    from rlpt.data.tokenizer import load_tokenizer
+
+    planned: dict[str, tuple[list[ShardPlan], list[str]]] = {}
+    if missing_data(config):
+        return planned
+    tokenizer, steps = load_tokenizer(config.tokenizer), config.schedule.steps
+    for name, objective in config.objectives.items():
+        options = registry.create("source", objective.source, f"objectives.{name}.source")
+        if isinstance(options, BlendOptions):
+            shards = [check_shard(entry.path, tokenizer.sha256, tokenizer.vocab_size) for entry in options.blend]
+            rows_at = partial(_rows_at, objective, config.batch.micro_batch_size)
+            tokens = [shard.tokens for shard in shards]
+            plans = plan_blend(options, tokens, config.batch.sequence_length, rows_at, steps)
+            planned[name] = plans, remarks(options, plans, steps)
+    return planned
+
+
+def _rows_at(objective: ObjectiveConfig, micro_batch_size: int, step: int) -> int:
+    return objective.microbatches_at(step) * micro_batch_size
 
 
 def data_files(config: Config) -> list[Path]:

@@ -3,7 +3,8 @@
 In every epoch a shard's documents are laid end to end in an order keyed by (seed, shard content, epoch) and cut into
 rows: row r holds tokens rT .. rT + T, so neighbouring rows share one token and every token is a label once (but for
 the last few, which fill no row). The rows are then given out in a keyed order too, so that a microbatch is not one
-long document. The only state is how many rows each shard has given, counted over all data-parallel ranks.
+long document. The only state is how many rows each shard has given and should have given by its shares so far
+(`blend.py`), counted over all data-parallel ranks.
 """
 
 from __future__ import annotations
@@ -12,44 +13,34 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
 
 from rlpt.batch import Batch, SourceContext
+from rlpt.data.blend import BlendCounter, BlendOptions
+from rlpt.data.epochs import plan_blend, remarks, rows_an_epoch
 from rlpt.data.indexed import Shard, open_shard
-from rlpt.errors import CheckpointError, ConfigError, DataError
+from rlpt.errors import CheckpointError
 from rlpt.registry import register
 
 Boundaries = Literal["isolate", "ignore"]
 
 
-@dataclass(frozen=True)
-class BlendEntry:
-    """One shard of a blend."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    path: Path  # shard prefix, e.g. runs/data/quickstart/text-train
-    weight: Annotated[float, Field(gt=0)] = 1.0  # share of rows, relative to the other entries
-
-
 @register("source", "corpus")
 @dataclass(frozen=True)
-class CorpusOptions:
-    """Options of `source: {name: corpus}`.
+class CorpusOptions(BlendOptions):
+    """Options of `source: {name: corpus}`, with those of `BlendOptions`.
 
     `boundaries`: `isolate` keeps documents of a row apart (no attention and no label across them, positions restart);
     `ignore` treats a row as one text, as GPT pre-training usually does.
     """
 
-    blend: Annotated[list[BlendEntry], Field(min_length=1)]
     boundaries: Boundaries = "isolate"
 
     def open(self, context: SourceContext) -> CorpusSource:
-        """Opens and checks every shard. Raises DataError, and ConfigError for a shard that is listed twice."""
+        """Opens and checks every shard. Raises DataError."""
         return CorpusSource(self, context)
 
 
@@ -58,13 +49,8 @@ class ShardStream:
 
     def __init__(self, shard: Shard, seed: int, sequence_length: int) -> None:
         """Raises DataError when the shard has fewer than `sequence_length` + 1 tokens."""
-        if shard.num_tokens < sequence_length + 1:
-            raise DataError(
-                f"{shard.prefix}: {shard.num_tokens} tokens are less than one row of batch.sequence_length + 1 = "
-                f"{sequence_length + 1}; add text, or lower batch.sequence_length"
-            )
         self.shard, self.seed, self.sequence_length = shard, seed, sequence_length
-        self.rows_per_epoch = (shard.num_tokens - 1) // sequence_length
+        self.rows_per_epoch = rows_an_epoch(shard.prefix, shard.num_tokens, sequence_length)
         self._epoch = -1
         self._documents = self._ends = self._rows = np.zeros(0, dtype=np.int64)  # of that epoch; see _open_epoch
 
@@ -99,67 +85,83 @@ class ShardStream:
         return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
 
 
-def next_in_blend(counts: Sequence[int], weights: Sequence[float]) -> int:
-    """The shard that is furthest behind its share of the next row (weights sum to 1): Megatron's greedy blending."""
-    total = max(sum(counts), 1)
-    errors = [weight * total - count for weight, count in zip(weights, counts, strict=True)]
-    return errors.index(max(errors))
-
-
 class CorpusSource:
     """A `BatchSource` of next-token rows. The order of rows does not depend on the data-parallel size."""
 
     def __init__(self, options: CorpusOptions, context: SourceContext) -> None:
-        self._context, self._boundaries = context, options.boundaries
-        self._streams: dict[str, ShardStream] = {}
-        for entry in options.blend:
-            label = f"{entry.path.resolve().parent.name}/{entry.path.name}"
-            if label in self._streams:
-                raise ConfigError(
-                    f"objectives.{context.objective}.source.blend: shard {label} is listed twice; give its weight once "
-                    "(shards of different folders need folders of different names)"
-                )
-            shard = open_shard(entry.path, context.tokenizer)
-            self._streams[label] = ShardStream(shard, context.seed, context.sequence_length)
-        total = sum(entry.weight for entry in options.blend)
-        self._weights = [entry.weight / total for entry in options.blend]
-        self._counts = [0] * len(self._streams)
+        self._options, self._context, self._boundaries = options, context, options.boundaries
+        self._streams = {
+            entry.label: ShardStream(open_shard(entry.path, context.tokenizer), context.seed, context.sequence_length)
+            for entry in options.blend
+        }
+        assert context.run_steps or not options.phases, "phases need the run's number of steps"
+        self._schedule = options.schedule(self._tokens(), context.run_steps)
+        self._counter = BlendCounter(self._schedule.at(0))
+        self._changing = [len(set(shares)) > 1 for shares in zip(*self._schedule.shares, strict=True)]
+
+    def prepare(self) -> list[str]:
+        """What the whole run reads of each shard, as lines to print, and what to be warned of."""
+        context = self._context
+        plans = plan_blend(
+            self._options,
+            self._tokens(),
+            context.sequence_length,
+            lambda step: context.microbatches_at(step) * context.micro_batch_size,
+            context.run_steps,
+        )
+        lines = []
+        for label, tokens, first, last, rows, epochs in (plan.cells() for plan in plans):
+            share = first if first == last else f"{first} to {last}"
+            lines.append(f"{label}: {tokens} tokens, {share} of rows, {rows} rows, {epochs} epochs")
+        return lines + remarks(self._options, plans, context.run_steps)
 
     def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
-        """`n` microbatches [B, T] of this rank: global row ((m * ranks + rank) * B + b) from the counters on. A corpus
-        has no use for `step` and `share`."""
+        """`n` microbatches [B, T] of this rank: global row ((m * ranks + rank) * B + b) from the counters on, in the
+        shares of `step`. A corpus has no use for `share`."""
         size, rank = self._context.micro_batch_size, self._context.data_rank
         streams = list(self._streams.values())
         batches, rows = [], []
+        self._counter.move_to(self._schedule.at(step))
         for block in range(n * self._context.data_size):
             mine = block % self._context.data_size == rank
             for _ in range(size):
-                chosen = next_in_blend(self._counts, self._weights)
+                chosen = self._counter.next()
                 if mine:
-                    rows.append(streams[chosen].row(self._counts[chosen]))
-                self._counts[chosen] += 1
+                    rows.append(streams[chosen].row(self._counter.counts[chosen] - 1))
             if mine:
                 batches.append(pack_rows(rows, self._context.objective, self._boundaries))
                 rows = []
         return batches
 
     def metrics(self) -> dict[str, float]:
-        """`epoch/SHARD`: how often the shard's tokens have been seen, over all ranks."""
-        return {
+        """`epoch/SHARD`: how often the shard's tokens have been seen, over all ranks; `share/SHARD`: its share of the
+        last step's rows, where phases change it."""
+        epochs = {
             f"epoch/{label}": count / stream.rows_per_epoch
-            for (label, stream), count in zip(self._streams.items(), self._counts, strict=True)
+            for (label, stream), count in zip(self._streams.items(), self._counter.counts, strict=True)
         }
+        columns = zip(self._streams, self._counter.shares, self._changing, strict=True)
+        return epochs | {f"share/{label}": share for label, share, changes in columns if changes}
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows given by each shard, with what must be unchanged for them to mean the same."""
+        """Rows given by each shard and due from it, with what must be unchanged for them to mean the same."""
+        counter = self._counter
+        columns = zip(self._streams.items(), counter.counts, counter.due, counter.shares, strict=True)
         shards = {
-            label: {"sha256": stream.shard.entry.bin_sha256, "rows": count}
-            for (label, stream), count in zip(self._streams.items(), self._counts, strict=True)
+            label: {"sha256": stream.shard.entry.bin_sha256, "rows": count, "due": due, "share": share}
+            for (label, stream), count, due, share in columns
         }
-        return {"seed": self._context.seed, "sequence_length": self._context.sequence_length, "shards": shards}
+        context = self._context
+        return {
+            "seed": context.seed,
+            "sequence_length": context.sequence_length,
+            "since": counter.since,
+            "shards": shards,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state` was taken. Raises CheckpointError when seed, row length, blend or a shard differ."""
+        """Goes on where `state` was taken; where weights or phases are others now, they count from here. Raises
+        CheckpointError when seed, row length, the blend's shards or one's content differ."""
         current = self.state_dict()
         where = f"objectives.{self._context.objective}.source"
         for key in ("seed", "sequence_length"):
@@ -178,7 +180,16 @@ class CorpusSource:
                 raise CheckpointError(
                     f"{where}.blend: shard {label} has changed since the checkpoint; restore it, or start a new run"
                 )
-        self._counts = [int(state["shards"][label]["rows"]) for label in self._streams]
+        shards, counter = [state["shards"][label] for label in self._streams], self._counter
+        counter.counts = [int(shard["rows"]) for shard in shards]
+        if "since" in state:
+            counter.due, counter.since = [shard["due"] for shard in shards], state["since"]
+            counter.shares = [shard["share"] for shard in shards]
+        elif self._options.phases:  # a checkpoint from before there were any: nothing of the past is owed
+            counter.due, counter.since = [float(count) for count in counter.counts], sum(counter.counts)
+
+    def _tokens(self) -> list[int]:
+        return [stream.shard.num_tokens for stream in self._streams.values()]
 
 
 def pack_rows(rows: Sequence[tuple[np.ndarray, np.ndarray]], objective: str, boundaries: Boundaries) -> Batch:

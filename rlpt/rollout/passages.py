@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from rlpt.batch import SourceContext
-from rlpt.data.corpus import BlendEntry, ShardStream, pack_rows
+from rlpt.data.blend import BlendEntry
+from rlpt.data.corpus import ShardStream, pack_rows
 from rlpt.data.indexed import open_shard
 from rlpt.errors import ConfigError, DataError
 from rlpt.selfplay.passage import PASSAGE

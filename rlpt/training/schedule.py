@@ -42,7 +42,7 @@ class Schedule:
         objectives = self.config.objectives
         return StepPlan(
             step=step,
-            microbatches={k: v.microbatches if v.is_active(step) else 0 for k, v in objectives.items()},
+            microbatches={k: v.microbatches_at(step) for k, v in objectives.items()},
             coefficients={k: value_at(v.coefficient, step) * self._balance(k, step) for k, v in objectives.items()},
             shares={k: gated_share(v.gate, signal.get(k)) for k, v in objectives.items()},
             lr=self.learning_rate(step),

@@ -66,6 +66,8 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             chooser=runtime.chooser,
             past=lambda: {one: PastSelf(runtime.generator, snapshots, one) for one in snapshots.names()},
             steps=config.objectives[name].active_steps(config.schedule.steps),
+            run_steps=config.schedule.steps,
+            microbatches_at=config.objectives[name].microbatches_at,
             score=_score(runtime, snapshots),
             reference=config.objectives[name].reference,
             snapshots=tuple(config.snapshots),

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from helpers.runs import SMALL, write_run
 
 from rlpt.config_reference import describe_keys
 from rlpt.errors import ConfigError
@@ -90,6 +91,21 @@ def test_dry_run_names_a_misspelt_component_and_stops_before_training(tmp_path):
     assert key in done.stderr
     assert "did you mean 'grpo'" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_shows_what_is_read_of_each_shard(tmp_path):
+    config, data = write_run(tmp_path), tmp_path / "data"
+    blend = f"[{{path: {data}/train, weight: 3}}, {{path: {data}/valid}}]"
+    phases = "[{begin: 0.5, weights: {valid: 3}}]"
+    source = f"objectives.text.source={{name: corpus, blend: {blend}, phases: {phases}}}"
+    done = rlpt("train", str(config), source, *SMALL, "schedule.steps=40", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    train, valid = (line.split()[1::2] for line in done.stdout.splitlines() if line.startswith("│ data/"))
+    assert (train[0], *train[2:5]) == ("data/train", "75.0%", "50.0%", "200")
+    assert (valid[0], *valid[2:5]) == ("data/valid", "25.0%", "50.0%", "120")
+    assert float(valid[5]) > 4
+    assert f"warning: data/valid is read {float(valid[5]):.1f} times" in done.stdout
+    assert done.stdout.count("warning") == 1
 
 
 def test_train_without_data_says_how_to_prepare_it(tmp_path):

@@ -10,7 +10,7 @@ from helpers.shards import write_shards, write_tokenizer
 
 from rlpt import registry
 from rlpt.batch import SourceContext
-from rlpt.data.corpus import ShardStream, held_out_batches, next_in_blend, token_counts
+from rlpt.data.corpus import ShardStream, held_out_batches, token_counts
 from rlpt.data.indexed import open_shard
 from rlpt.errors import CheckpointError, ConfigError, DataError
 
@@ -128,15 +128,6 @@ def test_resume_refuses_what_would_change_the_rows(folder):
     state["shards"][label]["sha256"] = "0"
     with pytest.raises(CheckpointError, match="has changed since the checkpoint"):
         source(folder).load_state_dict(state)
-
-
-@pytest.mark.parametrize("weights", [[0.001, 0.999], [1 / 3, 2 / 3], [1.0], [0.5, 0.25, 0.25]])
-def test_a_blend_never_strays_by_more_than_a_row_or_so(weights):
-    counts = [0] * len(weights)
-    for row in range(1, 3001):
-        counts[next_in_blend(counts, weights)] += 1
-        assert all(abs(count - weight * row) <= len(weights) for count, weight in zip(counts, weights))
-    assert all(counts)
 
 
 def test_epochs_count_what_has_been_seen(folder):

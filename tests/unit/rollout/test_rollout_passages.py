@@ -5,7 +5,8 @@ import pytest
 from helpers.rollouts import TableScorer, source_context
 from helpers.shards import write_shards, write_tokenizer
 
-from rlpt.data.corpus import BlendEntry, ShardStream
+from rlpt.data.blend import BlendEntry
+from rlpt.data.corpus import ShardStream
 from rlpt.data.indexed import open_shard
 from rlpt.errors import ConfigError, DataError
 from rlpt.rollout.passages import PassageOptions, Passages
