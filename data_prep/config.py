@@ -11,15 +11,19 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from data_prep.cleaning import CleanConfig
+from data_prep.decontaminate import DecontaminateConfig
+from data_prep.layout import SOLUTIONS
 from data_prep.look_ups import LookUpsConfig
+from data_prep.minhash import DedupConfig
+from data_prep.styles import LEVEL_WEIGHTS_HELP, STYLES_HELP, LevelWeights, StyleWeights
 from rlpt.config import Section, Spec
 from rlpt.config_files import apply_overrides, load_yaml
 from rlpt.errors import ConfigError
 from rlpt.registry import describe, suggest
 
-SOLUTIONS = "solutions"  # name of the shard of worked solutions
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-Kind = Literal["auto", "txt", "md", "py", "jsonl", "parquet"]
+Kind = Literal["auto", "txt", "md", "py", "code", "jsonl", "parquet", "warc"]
 
 
 class SourceConfig(Section):
@@ -32,11 +36,17 @@ class SourceConfig(Section):
     hub_config: str | None = Field(None, description="configuration of the hub's data set")
     hub_split: str = Field("train", description="split of the hub's data set")
     look_ups: LookUpsConfig | None = Field(None, description="made up: facts, and questions about them")
-    kind: Kind = Field("auto", description="format of `paths`; auto: by suffix")
+    kind: Kind = Field("auto", description="format of `paths`, inside archives and .gz and .zst; auto: by suffix")
     text_key: str = Field("text", description="key or column that holds the text (jsonl, parquet, hub)")
     exclude: list[str] = Field(default_factory=list, description="folder or file names that are left out")
     max_bytes: int | None = Field(None, ge=1, description="stop before more text than this, in UTF-8 bytes")
-    max_document_bytes: int = Field(64 << 20, ge=1, description="a longer file, line or row is an error")
+    max_document_bytes: int = Field(64 << 20, ge=1, description="a longer text file, line, row or record is an error")
+    max_expansion: int = Field(
+        1000, ge=0, description="a file that grows to more than this times its compressed bytes is an error; 0: any may"
+    )
+    part_bytes: int = Field(64 << 20, ge=1, description="files are read in parts of at least this many bytes")
+    licence: str = Field("", description="of the texts, for the manifest")
+    provenance: str = Field("", description="where the texts are from, for the manifest")
 
     @field_validator("name")
     @classmethod
@@ -58,6 +68,8 @@ class SynthesizedTask(Section):
     task: Spec = Field(description="{name: sort, **options}")
     levels: Annotated[list[int], Field(min_length=1)]
     documents: int = Field(ge=1, description="solutions of this task")
+    level_weights: LevelWeights = Field(default_factory=list, description=LEVEL_WEIGHTS_HELP)
+    styles: StyleWeights | None = Field(None, description="of this task's traces, in place of synthesize.styles")
 
 
 class SynthesizeConfig(Section):
@@ -67,6 +79,7 @@ class SynthesizeConfig(Section):
     trace_share: float = Field(
         1.0, ge=0, le=1, description="share of documents with the worked steps between prompt and answer"
     )
+    styles: StyleWeights = Field({"steps": 1.0}, description=STYLES_HELP)
 
 
 class SplitConfig(Section):
@@ -77,8 +90,12 @@ class SplitConfig(Section):
 
 
 class TokenizerConfig(Section):
-    """SentencePiece BPE with byte pieces, single digits and single ASCII characters."""
+    """SentencePiece BPE with byte pieces, single digits and single ASCII characters; or one that exists, and then no
+    other key."""
 
+    existing: str = Field(
+        "", description="a folder or hub name for transformers' AutoTokenizer, in place of training one"
+    )
     vocab_size: int = Field(512, ge=384, description="tokens, marks and byte pieces included")
     words: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{2,}$")]] = Field(
         default_factory=list, description="texts that are one token wherever they stand, e.g. names of tasks in prompts"
@@ -93,6 +110,14 @@ class TokenizerConfig(Section):
     )
     export_transformers: bool = Field(False, description="also write tokenizer.json for transformers' AutoTokenizer")
 
+    @model_validator(mode="after")
+    def _trained_or_existing(self) -> TokenizerConfig:
+        given = sorted(self.model_fields_set - {"existing"})
+        if self.existing and given:
+            keys = ", ".join(f"tokenizer.{key}" for key in given)
+            raise ValueError(f"{keys}: for training a tokenizer, which tokenizer.existing={self.existing} replaces")
+        return self
+
 
 class PrepConfig(Section):
     """A whole preparation."""
@@ -101,6 +126,16 @@ class PrepConfig(Section):
     output: Path | None = Field(None, description="where everything is written; default runs/data/NAME")
     seed: int = Field(1, ge=0)
     sources: Annotated[list[SourceConfig], Field(min_length=1)]
+    skip_bad: int = Field(
+        0, ge=0, description="bad records of a source that are left out and counted; 0: the first ends it"
+    )
+    clean: CleanConfig | None = Field(
+        None, description="what text documents are dropped or changed for; off without it"
+    )
+    dedup: DedupConfig | None = Field(None, description="text documents that repeat earlier ones are dropped")
+    decontaminate: DecontaminateConfig | None = Field(
+        None, description="documents that hold evaluation problems are dropped"
+    )
     synthesize: SynthesizeConfig = SynthesizeConfig.model_validate({})
     split: SplitConfig = SplitConfig.model_validate({})
     tokenizer: TokenizerConfig = TokenizerConfig.model_validate({})

@@ -53,10 +53,12 @@ def facts_of(config: LookUpsConfig) -> Mapping[str, str]:
     return facts
 
 
-def look_up_documents(config: LookUpsConfig, source: str) -> Iterator[Document]:
-    """Its documents, in the same order in every process."""
+def look_up_documents(
+    config: LookUpsConfig, source: str, start: int = 0, stop: int | None = None
+) -> Iterator[Document]:
+    """Its documents from `start` to before `stop` (None: all), in the same order in every process."""
     facts = facts_of(config)
-    for index in range(config.documents):
+    for index in range(start, config.documents if stop is None else stop):
         rng = keyed_random("look_ups", index, 0, config.model_dump_json())
         text, question = _document(config, facts, rng)
         yield Document(text, f"{source}: look-up {index}", question)

@@ -1,178 +1,142 @@
-"""The stages in order, each skipped when its marker says that the same inputs gave the outputs that are there."""
+"""The stages in order. What is done for the same inputs is left as it is; what is not is done, part by part."""
 
 from __future__ import annotations
 
 import fcntl
-import json
-import sys
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from data_prep.config import SOLUTIONS, PrepConfig, fingerprint
-from data_prep.encode import encode, make_manifest, shard_inputs
-from data_prep.ingest import SPLITS, documents_path, ingest, split, split_path
-from data_prep.inspection import inspect, verify
-from data_prep.readers import inputs_fingerprint
-from data_prep.synthesize import create_tasks, synthesize
-from data_prep.tokenizer import train_tokenizer
-from rlpt.data.manifest import MANIFEST, write_json
-from rlpt.data.tokenizer import META_FILE, MODEL_FILE
-from rlpt.errors import DataError
+from data_prep.config import PrepConfig, fingerprint
+from data_prep.inspection import inspect, inspect_page, verify
+from data_prep.plan import Plan, Stage
+from data_prep.recall import show_recall
+from data_prep.stages import clean, decontaminate, dedup, encode, ingest, manifest, split, synthesize, tokenizer
+from data_prep.work import Markers, Unit, Workers, run_units
+from rlpt.errors import ConfigError, DataError
 
-_VERSION = 1  # of the stages' outputs; raise it when a stage's code changes what it writes
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One restartable step. `inputs` is hashed, with the hashes of `after`, to tell whether its outputs are fresh."""
-
-    name: str
-    after: tuple[str, ...]
-    inputs: Callable[[PrepConfig], Any]
-    run: Callable[[PrepConfig, Path], dict[str, Any]]
-    outputs: Callable[[PrepConfig, Path], list[Path]]
-
-
-def _encode(config: PrepConfig, out: Path) -> dict[str, Any]:
-    sides = _figures(out, "split")
-    counts = {f"{source}-{side}": count for source, by_side in sides.items() for side, count in by_side.items()}
-    counts[f"{SOLUTIONS}-train"] = sum(_figures(out, "synthesize").values())
-    return encode(config, out, counts)
-
-
-def _manifest(config: PrepConfig, out: Path) -> dict[str, Any]:
-    return make_manifest(config, out, _figures(out, "encode"))
-
-
+_VERSION = 2  # of the stages' outputs; raise it when a stage's code changes what it writes
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage(
-            "ingest",
-            (),
-            lambda config: [inputs_fingerprint(source) for source in config.sources],
-            ingest,
-            lambda config, out: [documents_path(out, source.name) for source in config.sources],
-        ),
-        Stage(
-            "synthesize",
-            (),
-            lambda config: [config.seed, config.synthesize.model_dump(mode="json")],
-            synthesize,
-            lambda config, out: [documents_path(out, SOLUTIONS)],
-        ),
-        Stage(
-            "split",
-            ("ingest",),
-            lambda config: config.split.model_dump(mode="json"),
-            split,
-            lambda config, out: [split_path(out, s.name, side) for s in config.sources for side in SPLITS],
-        ),
-        Stage(
-            "tokenizer",
-            ("split", "synthesize"),
-            lambda config: [config.seed, config.tokenizer.model_dump(mode="json")],
-            train_tokenizer,
-            lambda config, out: [out / "tokenizer" / MODEL_FILE, out / "tokenizer" / META_FILE],
-        ),
-        Stage(
-            "encode",
-            ("split", "synthesize", "tokenizer"),
-            lambda config: None,
-            _encode,
-            lambda config, out: [
-                out / f"{name}{end}" for name in shard_inputs(config, out) for end in (".bin", ".idx")
-            ],
-        ),
-        Stage(
-            "manifest",
-            ("encode",),
-            lambda config: config.model_dump(mode="json"),
-            _manifest,
-            lambda config, out: [out / MANIFEST],
-        ),
+        Stage("ingest", (), ingest.units, ingest.check),
+        Stage("synthesize", (), synthesize.units),
+        Stage("clean", ("ingest",), clean.units),
+        Stage("sign", ("ingest", "clean"), dedup.sign_units),
+        Stage("dedup", ("sign",), dedup.match_units),
+        Stage("decontaminate", ("ingest", "clean", "synthesize"), decontaminate.units),
+        Stage("split", ("ingest", "clean", "synthesize", "dedup", "decontaminate"), split.units, split.check),
+        Stage("sample", ("split",), tokenizer.sample_units),
+        Stage("tokenizer", ("sample",), tokenizer.tokenizer_units),
+        Stage("encode", ("split", "tokenizer"), encode.encode_units),
+        Stage("merge", ("encode",), encode.merge_units),
+        Stage("manifest", ("ingest", "synthesize", "clean", "split", "merge"), manifest.units),
     )
 }
-CHECKS: dict[str, Callable[[PrepConfig, Path], None]] = {"inspect": inspect, "verify": verify}
+PHASES = {"dedup": ("sign", "dedup"), "tokenizer": ("sample", "tokenizer"), "encode": ("encode", "merge")}
+CHECKS: dict[str, Callable[[PrepConfig, Path], None]] = {"inspect": inspect, "verify": verify, "recall": show_recall}
 NAMES = [*STAGES, *CHECKS, "all"]
 
 
-def run(name: str, config: PrepConfig) -> None:
-    """Runs a stage, a check, or `all` (every stage, then verify). Raises DataError when an earlier stage is missing or
-    stale, or another preparation is at work in the folder."""
+@dataclass(frozen=True)
+class Share:
+    """Which units of a stage a process does: every `of`-th from `index` on. One machine of several has a share."""
+
+    index: int = 0
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Of `3/16`. Raises ConfigError."""
+        index, slash, of = text.partition("/")
+        if not (slash and index.isdecimal() and of.isdecimal() and int(index) < int(of)):
+            raise ConfigError(f"--task {text}: write INDEX/COUNT with 0 <= INDEX < COUNT, e.g. 3/16")
+        return cls(int(index), int(of))
+
+
+def run(name: str, config: PrepConfig, workers: int = 1, share: Share | None = None, html: Path | None = None) -> None:
+    """Runs a stage with its phases, a check, or `all` (every stage, then verify).
+
+    `share`: this process does a part of one phase, beside others that do the rest. `html`: where `inspect` writes a
+    page. Raises DataError when an earlier stage is missing or stale, or another preparation is at work in the folder.
+    """
     out = config.directory
-    create_tasks(config)
-    with _locked(out):
-        keys = {} if name in CHECKS else _keys(config)
-        if name in CHECKS:
+    synthesize.create_tasks(config)
+    with _locked(out, shared=share is not None):
+        if html is not None:
+            print(f"inspect: wrote {inspect_page(config, out, html)}")
+        elif name in CHECKS:
             CHECKS[name](config, out)
-        elif name == "all":
-            for stage in STAGES.values():
-                _run_stage(stage, config, out, keys[stage.name])
+        if name in CHECKS:
+            return
+        phases = phases_of(name) if share is None else (name,)
+        if name == "all" and share is not None:
+            raise ConfigError(f"--task: a share is of one phase; name one of {', '.join(STAGES)}")
+        with Workers(workers) as processes:
+            run_stages(Plan(config, out), phases, processes, share or Share())
+        if name == "all":
             verify(config, out)
-        else:
-            stale = next((before for before in _earlier(name) if not _is_fresh(before, out, keys[before])), None)
-            if stale:
-                raise DataError(f"{out}: stage {name} needs the outputs of {stale}; run stage {stale} first, or all")
-            _run_stage(STAGES[name], config, out, keys[name])
 
 
-def _run_stage(stage: Stage, config: PrepConfig, out: Path, key: str) -> None:
-    if _is_fresh(stage.name, out, key):
-        print(f"{stage.name}: up to date", file=sys.stderr, flush=True)
-        return
-    _marker(out, stage.name).unlink(missing_ok=True)
-    figures = stage.run(config, out)
-    sizes = {str(path.relative_to(out)): path.stat().st_size for path in stage.outputs(config, out)}
-    write_json(_marker(out, stage.name), {"key": key, "outputs": sizes, "figures": figures})
+def phases_of(name: str) -> tuple[str, ...]:
+    """What a command runs, in order. Raises ConfigError for a check, which has none."""
+    if name in CHECKS:
+        raise ConfigError(f"{name} is no stage that is shared out; run it by itself")
+    return tuple(STAGES) if name == "all" else PHASES.get(name, (name,))
 
 
-def _is_fresh(name: str, out: Path, key: str) -> bool:
-    marker = _marker(out, name)
-    if not marker.is_file():
-        return False
-    values = json.loads(marker.read_bytes())
-    if values["key"] != key:
-        return False
-    files = {out / name: size for name, size in values["outputs"].items()}
-    return all(path.is_file() and path.stat().st_size == size for path, size in files.items())
-
-
-def _keys(config: PrepConfig) -> dict[str, str]:
-    """A hash for each stage that changes with the stage's own inputs and with those of every stage before it."""
+def run_stages(plan: Plan, names: tuple[str, ...], workers: Workers, share: Share) -> None:
+    """Runs these, in order; the stages before them must be finished."""
     keys: dict[str, str] = {}
     for stage in STAGES.values():
-        before = [keys[name] for name in stage.after]
-        keys[stage.name] = fingerprint(_VERSION, stage.name, stage.inputs(config), before)
-    return keys
+        needed = any(stage.name in _before(name) for name in names)
+        if stage.name not in names and not needed:
+            continue
+        units, markers = stage.units(plan), Markers(plan.out, stage.name)
+        mine = {unit.name: _key(stage, unit, keys) for unit in units}
+        keys |= {f"{stage.name}/{name}": key for name, key in mine.items()}
+        if stage.name in names:
+            run_units(markers, units[share.index :: share.of], mine, workers)
+        if share.of > 1 and stage.name in names:
+            return  # whether the other shares are done is seen by the next stage
+        stale = next((unit for unit in units if not markers.is_fresh(unit, mine[unit.name])), None)
+        if stale is not None:
+            raise DataError(
+                f"{plan.out}: stage {names[0]} needs the outputs of {stage.name} ({stale.name} is missing or stale); "
+                f"run stage {stage.name} first, or all"
+            )
+        plan.figures[stage.name] = {unit.name: markers.figures(unit.name) for unit in units}
+        if stage.check is not None:
+            stage.check(plan)
 
 
-def _earlier(name: str) -> list[str]:
-    """Stages that `name` builds on, first ones first."""
-    found: list[str] = []
-    for before in STAGES[name].after:
-        found += [stage for stage in (*_earlier(before), before) if stage not in found]
-    return found
+def _key(stage: Stage, unit: Unit, keys: dict[str, str]) -> str:
+    """A hash that changes with the unit's own inputs and with those of every unit that it builds on."""
+    after = unit.after
+    if after is None:
+        after = tuple(name for name in keys if name.partition("/")[0] in stage.after)
+    return fingerprint(_VERSION, stage.name, unit.name, unit.inputs, [keys[name] for name in after])
 
 
-def _marker(out: Path, name: str) -> Path:
-    return out / ".stages" / f"{name}.json"
-
-
-def _figures(out: Path, name: str) -> dict[str, Any]:
-    return json.loads(_marker(out, name).read_bytes())["figures"]
+def _before(name: str) -> set[str]:
+    """All stages that `name` builds on."""
+    after = STAGES[name].after
+    return set(after).union(*(_before(stage) for stage in after))
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds the folder for this process."""
+def _locked(out: Path, shared: bool) -> Iterator[None]:
+    """Holds the folder for this process, or with others that do shares of one stage. Whoever holds it alone removes
+    what killed runs have left half written."""
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(f"{out}: another data_prep is at work here; wait for it, or set output=FOLDER") from None
+        if not shared:
+            for path in list(out.rglob("*.tmp")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield

@@ -1,4 +1,4 @@
-"""Documents of a source: plain text, JSONL and Parquet files, the interpreter's library, the hub, or made by a rule."""
+"""Documents of a source: planned as parts, each read as a stream in memory that does not grow with it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,88 @@ import os
 import sysconfig
 import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from data_prep.archives import read_tar, read_zip
+from data_prep.bad_records import BadRecords
+from data_prep.columns import read_parquet
 from data_prep.config import SourceConfig, fingerprint
-from data_prep.documents import Document, check_text, decode_utf8, read_jsonl, text_of
+from data_prep.documents import Document
+from data_prep.formats import STREAMED, SUFFIXES, format_of
+from data_prep.hub import read_hub
 from data_prep.look_ups import look_up_documents
+from data_prep.streams import Expansion, open_file, open_stream, printable
 from rlpt.errors import DataError
-from rlpt.registry import suggest
 
-SUFFIXES = {".txt": "txt", ".md": "md", ".py": "py", ".jsonl": "jsonl", ".parquet": "parquet"}
+LOOK_UPS_A_PART = 50_000
 _NOT_LIBRARY = {"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A unit of work: some files of a source, or some of its made-up documents, or all of a hub's data set."""
+
+    index: int
+    files: tuple[Path, ...] = ()
+    start: int = 0  # look-ups: the first document
+    stop: int = 0  # and the one after the last
+
+
+def parts(source: SourceConfig) -> list[Part]:
+    """The source's parts, in order: the files and the configuration alone decide, not who reads them.
+
+    Files follow each other until a part has `part_bytes` of them. A source with `max_bytes`, which counts over all of
+    it, is one part, and so is a hub's data set. Raises DataError when a path matches nothing.
+    """
+    if source.look_ups is not None:
+        count = source.look_ups.documents
+        starts = [0] if source.max_bytes is not None else range(0, count, LOOK_UPS_A_PART)
+        step = count if source.max_bytes is not None else LOOK_UPS_A_PART
+        return [Part(index, (), start, min(start + step, count)) for index, start in enumerate(starts)]
+    if source.hub:
+        return [Part(0)]
+    groups: list[list[Path]] = [[]]
+    size = 0
+    for path in _in_reading_order(source, list_files(source)):
+        if size >= source.part_bytes and source.max_bytes is None:
+            groups.append([])
+            size = 0
+        groups[-1].append(path)
+        size += _stat(path).st_size
+    return [Part(index, tuple(files)) for index, files in enumerate(groups)]
+
+
+def read_part(source: SourceConfig, part: Part, bad: BadRecords) -> Iterator[Document]:
+    """The part's documents; empty ones are left out. What can't be used goes to `bad`, which raises DataError
+    `file:line: reason` by default; of a file that breaks off, what was read before stays.
+
+    Raises DataError for a hub's data set that can't be read, ConfigError when an optional package is missing.
+    """
+    if source.look_ups is not None:
+        documents = look_up_documents(source.look_ups, source.name, part.start, part.stop)
+    elif source.hub:
+        documents = read_hub(source, bad)
+    else:
+        documents = chain.from_iterable(_read_file(path, source, bad) for path in part.files)
+    return (document for document in documents if document.text)
+
+
+def read_source(source: SourceConfig) -> Iterator[Document]:
+    """The documents of all parts; the first bad record is an error."""
+    return chain.from_iterable(read_part(source, part, BadRecords()) for part in parts(source))
+
+
+def part_fingerprint(source: SourceConfig, part: Part) -> str:
+    """Hash of what the part would read: the source's configuration, its files' names, sizes and modification times."""
+    listed = [(str(path), (status := _stat(path)).st_size, status.st_mtime_ns) for path in part.files]
+    return fingerprint(source, listed, part.start, part.stop)
+
+
+def inputs_fingerprint(source: SourceConfig) -> str:
+    """Hash of what the source would read."""
+    return fingerprint([part_fingerprint(source, part) for part in parts(source)])
 
 
 def list_files(source: SourceConfig) -> list[Path]:
@@ -27,7 +99,7 @@ def list_files(source: SourceConfig) -> list[Path]:
     for pattern in source.paths:
         path = Path(pattern)
         if path.is_dir():
-            matches = [p for p in path.rglob("*") if p.is_file() and _kind(p, source, strict=False)]
+            matches = [p for p in path.rglob("*") if p.is_file() and format_of(p, source, named=False)]
         elif path.is_file():
             matches = [path]
         else:
@@ -41,86 +113,44 @@ def list_files(source: SourceConfig) -> list[Path]:
     return sorted(path for path in found if not set(source.exclude) & set(path.parts))
 
 
-def inputs_fingerprint(source: SourceConfig) -> str:
-    """Hash of what the source would read: names, sizes and modification times of its files."""
-    if source.hub or source.look_ups is not None:
-        return fingerprint(source)
-    listed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in list_files(source)]
-    return fingerprint(source, listed)
+def _in_reading_order(source: SourceConfig, files: list[Path]) -> list[Path]:
+    """Sorted, but the library by hash of the name, so that a byte limit leaves a fair sample."""
+    if not source.python_library:
+        return files
+    root = Path(sysconfig.get_paths()["stdlib"])
+    return sorted(files, key=lambda path: fingerprint(path.relative_to(root).as_posix()))
 
 
-def read_source(source: SourceConfig) -> Iterator[Document]:
-    """The source's documents; empty ones are left out. Raises DataError naming file and line or byte offset."""
-    if source.look_ups is not None:
-        return look_up_documents(source.look_ups, source.name)
-    documents = _read_hub(source) if source.hub else _read_files(source)
-    return (document for document in documents if document.text)
-
-
-def _read_files(source: SourceConfig) -> Iterator[Document]:
-    files = list_files(source)
-    if source.python_library:  # by hash of the name, so that a byte limit leaves a fair sample
-        root = Path(sysconfig.get_paths()["stdlib"])
-        files.sort(key=lambda path: fingerprint(path.relative_to(root).as_posix()))
-    for path in files:
-        kind = _kind(path, source, strict=True)
-        if kind == "jsonl":
-            for number, record in read_jsonl(path, source.max_document_bytes):
-                yield Document(text_of(record, source.text_key, path, number), f"{path}:{number}")
-        elif kind == "parquet":
-            yield from _read_parquet(path, source)
-        else:
-            size = path.stat().st_size
-            if size > source.max_document_bytes:
-                raise DataError(f"{path}: {size} bytes; split it, or raise max_document_bytes")
-            yield Document(decode_utf8(path.read_bytes(), str(path)), str(path))
-
-
-def _read_parquet(path: Path, source: SourceConfig) -> Iterator[Document]:
-    import pyarrow
-    import pyarrow.parquet
-
+def _stat(path: Path) -> os.stat_result:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if source.text_key not in columns:
-                raise DataError(
-                    f"{path}: no column '{source.text_key}'{suggest(source.text_key, columns)}; set text_key"
-                )
-            number = 0
-            for batch in file.iter_batches(batch_size=64, columns=[source.text_key]):
-                for text in batch.column(0).to_pylist():
-                    number += 1
-                    yield Document(_cell(text, source, f"{path}: row {number}"), f"{path}:{number}")
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not readable as Parquet ({error}); write it anew") from None
+        return path.stat()
+    except OSError as error:
+        raise DataError(f"{printable(path)}: {error.strerror}; put the file back, or start anew") from None
 
 
-def _read_hub(source: SourceConfig) -> Iterator[Document]:
+def _read_file(path: Path, source: SourceConfig, bad: BadRecords) -> Iterator[Document]:
+    """The file's documents; when it breaks off, or is bad as a whole, it is one bad record."""
     try:
-        import datasets
-    except ImportError as error:
-        raise DataError(f"source '{source.name}': hub needs the `datasets` package ({error}); install it") from None
-    where = f"source '{source.name}': hub data set '{source.hub}'"
-    try:
-        rows = datasets.load_dataset(source.hub, source.hub_config, split=source.hub_split, streaming=True)
-        for number, row in enumerate(rows, start=1):
-            if source.text_key not in row:
-                raise DataError(f"{where}: no column '{source.text_key}'{suggest(source.text_key, list(row))}")
-            text = _cell(row[source.text_key], source, f"{where}: row {number}")
-            yield Document(text, f"{source.hub}/{source.hub_split}:{number}")
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{where} can't be read: {error}; check the name and the network, or use paths") from error
+        yield from _open_and_read(path, source, bad)
+    except DataError as error:
+        bad.meet(error)
 
 
-def _cell(text: object, source: SourceConfig, where: str) -> str:
-    if not isinstance(text, str):
-        raise DataError(f"{where}: '{source.text_key}' must be a string, is {type(text).__name__}; set text_key")
-    if len(text) > source.max_document_bytes:
-        raise DataError(f"{where}: longer than {source.max_document_bytes} bytes; raise max_document_bytes")
-    return check_text(text, where)
+def _open_and_read(path: Path, source: SourceConfig, bad: BadRecords) -> Iterator[Document]:
+    where = printable(path)
+    found = format_of(path, source, named=True)
+    assert found is not None
+    if found.compression and found.content in ("parquet", "zip"):  # which are read from their end
+        raise DataError(f"{where}: {found.content} can't be read from inside {found.compression}; decompress it first")
+    if found.content == "parquet":
+        yield from read_parquet(path, where, source, bad)
+    elif found.content == "zip":
+        yield from read_zip(path, where, source, bad)
+    else:
+        expansion = Expansion(where, source.max_expansion, source.max_document_bytes)
+        with open_file(path, where) as raw, open_stream(raw, found.compression, where, expansion) as stream:
+            read = read_tar if found.content == "tar" else STREAMED[found.content]
+            yield from read(stream, where, source, bad)
 
 
 def _library_files(source: SourceConfig) -> list[Path]:
@@ -144,12 +174,3 @@ def _is_utf8_source(path: Path) -> bool:
         except SyntaxError:  # an encoding that Python does not know, in a file that is not meant to be imported
             return False
     return encoding in ("utf-8", "utf-8-sig")
-
-
-def _kind(path: Path, source: SourceConfig, strict: bool) -> str | None:
-    kind = SUFFIXES.get(path.suffix.lower())
-    if source.kind != "auto":
-        return source.kind if strict or kind == source.kind else None
-    if kind is None and strict:
-        raise DataError(f"{path}: unknown suffix; known: {', '.join(SUFFIXES)}; or set kind for this source")
-    return kind

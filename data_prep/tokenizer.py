@@ -12,47 +12,58 @@ import heapq
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from data_prep.config import SOLUTIONS, PrepConfig, TokenizerConfig
+from data_prep.config import PrepConfig, TokenizerConfig
 from data_prep.documents import read_documents
-from data_prep.ingest import documents_path, split_path
-from data_prep.progress import Progress
-from data_prep.synthesize import create_tasks
+from data_prep.existing_tokenizer import adapt_existing, write_existing
+from data_prep.layout import SOLUTIONS
+from data_prep.stages.synthesize import create_tasks
 from rlpt.data.manifest import atomic_writer, write_json
 from rlpt.data.tokenizer import META_FILE, MODEL_FILE, SPACE_PIECE, SentencePieceTokenizer
+from rlpt.data.transformers_tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from rlpt.errors import DataError
+from rlpt.tasks.styles import styled_alphabet
 from rlpt.template import ANSWER, PROMPT, SPECIAL_TOKENS, THINK
+from rlpt.types import Tokenizer
 
+Measure = Literal["bytes", "texts"]  # what a budget counts
 PRINTABLE = "".join(map(chr, range(32, 127)))
 _MAX_SENTENCE = 1000  # characters; SentencePiece leaves out sentences above 4192 bytes
 _PROBES = ("", " a  b ", "x = [1, 22, 333]\n\ty\r\n", "é漢😀", "<|answer|>9<|end|>", f"a{SPACE_PIECE}b", "\x00<s></s>")
 
 
-def train_tokenizer(config: PrepConfig, out: Path) -> dict[str, Any]:
-    """Writes out/tokenizer/; returns {sha256, vocab_size}. Raises DataError when the text is too poor for the size."""
-    with Progress("tokenizer", "sample", None, "sentences") as progress:
-        sentences = _sample(config, out)
-        progress.update(len(sentences))
-    with Progress("tokenizer", "training", None, "tokens") as progress:
-        characters = _task_characters(config)
-        model = train_model(sentences, config.tokenizer, characters)
-        progress.update(config.tokenizer.vocab_size)
+def train_tokenizer(config: PrepConfig, samples: Mapping[str, Sequence[Path]], out: Path) -> dict[str, Any]:
+    """Writes out/tokenizer/; returns {sha256, vocab_size}. `samples`: by source, and of the solutions, what `draw` took
+    of each part. Raises DataError when the text is too poor for the size, or when an existing tokenizer can't serve."""
+    if config.tokenizer.existing:
+        return _use_existing(config, out / "tokenizer")
+    sentences = _sentences(config, samples)
+    characters = _task_characters(config)
+    model = train_model(sentences, config.tokenizer, characters)
     tokenizer = SentencePieceTokenizer(model)
     check_tokenizer(tokenizer, characters)
     folder = out / "tokenizer"
     (folder / META_FILE).unlink(missing_ok=True)  # a folder without it is no tokenizer: written last
     with atomic_writer(folder / MODEL_FILE) as file:
         file.write(model)
-    for stale in ("tokenizer.json", "tokenizer_config.json"):
+    for stale in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE):
         (folder / stale).unlink(missing_ok=True)
     if config.tokenizer.export_transformers:
         _export_transformers(folder, tokenizer, sentences)
     figures = {"sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size}
     write_json(folder / META_FILE, figures)
     return figures
+
+
+def _use_existing(config: PrepConfig, folder: Path) -> dict[str, Any]:
+    tokenizer, definition, meta = adapt_existing(config.tokenizer.existing)
+    remedy = "leave the tasks with such characters out, or tokenizer.existing to train a tokenizer"
+    check_tokenizer(tokenizer, _task_characters(config), remedy)
+    write_existing(folder, tokenizer, definition, meta, [PRINTABLE, *_PROBES[:4]])
+    return {"sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size}
 
 
 def train_model(sentences: list[str], options: TokenizerConfig, extra_characters: str = "") -> bytes:
@@ -90,47 +101,49 @@ def train_model(sentences: list[str], options: TokenizerConfig, extra_characters
     return model.getvalue()
 
 
-def check_tokenizer(tokenizer: SentencePieceTokenizer, extra_characters: str = "") -> None:
+def check_tokenizer(
+    tokenizer: Tokenizer,
+    extra_characters: str = "",
+    remedy: str = "raise tokenizer.vocab_size or change the sample",
+) -> None:
     """Raises DataError unless printable ASCII, newline and `extra_characters` have single tokens, and texts come back
     as they went in."""
     lacking = [c for c in PRINTABLE + "\n" + extra_characters if len(tokenizer.encode_characters(c)) != 1]
     changed = [text for text in (*_PROBES, PRINTABLE) if tokenizer.decode(tokenizer.encode(text)) != text]
     if lacking or changed:
-        raise DataError(
-            f"tokenizer: no token for {lacking}, text not kept for {changed}; raise tokenizer.vocab_size or change "
-            "the sample"
-        )
+        raise DataError(f"tokenizer: no token for {lacking}, text not kept for {changed}; {remedy}")
 
 
 def _task_characters(config: PrepConfig) -> str:
     """What answers and traces of the synthesised tasks may hold, each character once."""
     tasks = create_tasks(config)
-    return "".join(sorted({c for task in tasks for c in task.alphabet + task.thought_alphabet if c.isprintable()}))
+    alphabets = [task.alphabet + task.thought_alphabet for task in tasks]
+    for task, entry in zip(tasks, config.synthesize.tasks, strict=True):
+        alphabets += [styled_alphabet(task, style) for style in entry.styles or config.synthesize.styles]
+    return "".join(sorted({c for alphabet in alphabets for c in alphabet if c.isprintable()}))
 
 
-def _sample(config: PrepConfig, out: Path) -> list[str]:
+def _sentences(config: PrepConfig, samples: Mapping[str, Sequence[Path]]) -> list[str]:
     """Lines of training documents (the byte budget shared equally among sources), then prompts of solutions."""
     sentences: list[str] = []
     budget = config.tokenizer.sample_bytes // len(config.sources)
     for source in config.sources:
-        texts = _draw(
-            split_path(out, source.name, "train"), config.seed, budget, lambda text: len(text.encode("utf-8"))
-        )
-        sentences += _lines(texts, budget)
-    wanted = config.tokenizer.sample_solutions
-    for text in _draw(documents_path(out, SOLUTIONS), config.seed, wanted, lambda text: 1):
+        sentences += _lines(draw(samples[source.name], config.seed, budget, "bytes"), budget)
+    for text in draw(samples[SOLUTIONS], config.seed, config.tokenizer.sample_solutions, "texts"):
         sentences.append(re.split(f"{re.escape(THINK)}|{re.escape(ANSWER)}", text)[0].removeprefix(PROMPT))
     return sentences
 
 
-def _draw(path: Path, seed: int, budget: int, measure: Callable[[str], int]) -> list[str]:
-    """The file's texts with the smallest keyed hashes, just enough for `budget`; no more than those are in memory."""
+def draw(paths: Sequence[Path], seed: int, budget: int, unit: Measure) -> list[str]:
+    """The files' texts with the smallest keyed hashes, just enough for `budget`; no more than those are in memory."""
+    measure = (lambda text: len(text.encode("utf-8"))) if unit == "bytes" else (lambda text: 1)
     heap: list[tuple[int, int, str]] = []
     total = 0
-    for number, document in enumerate(read_documents(path)):
-        key = hashlib.blake2b(f"{seed}\x1fsample\x1f{document.text}".encode(), digest_size=8).digest()
-        heapq.heappush(heap, (-int.from_bytes(key, "big"), number, document.text))
-        total += measure(document.text)
+    texts = (document.text for path in paths for document in read_documents(path))
+    for number, text in enumerate(texts):
+        key = hashlib.blake2b(f"{seed}\x1fsample\x1f{text}".encode(), digest_size=8).digest()
+        heapq.heappush(heap, (-int.from_bytes(key, "big"), number, text))
+        total += measure(text)
         while heap and total - measure(heap[0][2]) >= budget:
             total -= measure(heapq.heappop(heap)[2])
     return [text for _, _, text in sorted(heap, reverse=True)]

@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rlpt.data.tokenizer import META_FILE, MODEL_FILE, SentencePieceTokenizer
+from rlpt.data.tokenizer import META_FILE, MODEL_FILE, RunTokenizer
+from rlpt.data.transformers_tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TransformersTokenizer
 from rlpt.distributed.device import leave
 from rlpt.errors import ConfigError
 from rlpt.models.hf import llama_config, llama_weights
@@ -56,17 +57,20 @@ def write_model(runtime: Runtime, folder: Path) -> None:
     save_file(llama_weights(runtime.policy.gpt, tokenizer.vocab_size), folder / "model.safetensors", {"format": "pt"})
 
 
-def write_tokenizer(source: Path, tokenizer: SentencePieceTokenizer, folder: Path) -> None:
+def write_tokenizer(source: Path, tokenizer: RunTokenizer, folder: Path) -> None:
     """Our own files, and those that transformers' AutoTokenizer reads. Raises ConfigError unless its ids are ours.
 
     There a mark in a text is the mark's token; our own `encode` never gives one.
     """
     import transformers
 
-    exported: Any = transformers.AutoTokenizer.from_pretrained(source)
-    exported.pad_token = "<pad>"
-    exported.save_pretrained(folder)
-    for name in (MODEL_FILE, META_FILE):
+    names = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, META_FILE]
+    if not isinstance(tokenizer, TransformersTokenizer):
+        exported: Any = transformers.AutoTokenizer.from_pretrained(source)
+        exported.pad_token = "<pad>"
+        exported.save_pretrained(folder)
+        names = [MODEL_FILE, META_FILE]
+    for name in names:
         shutil.copyfile(source / name, folder / name)
     reloaded: Any = transformers.AutoTokenizer.from_pretrained(folder)
     wanted = [tokenizer.encode(PROBE), *([tokenizer.mark_id(mark)] for mark in SPECIAL_TOKENS)]

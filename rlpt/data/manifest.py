@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +44,7 @@ class Manifest:
     seed: int
     config: Mapping[str, Any]  # the resolved configuration of the preparation
     shards: Mapping[str, ShardEntry]  # file name without suffix -> entry
+    sources: Mapping[str, Any] = field(default_factory=dict)  # name -> where it is from, what was left out and changed
     version: int = VERSION
 
 

@@ -20,11 +20,10 @@ from rlpt.rollout.ranks import check_share, own
 from rlpt.rollout.scoring import row_shape
 from rlpt.rollout.task_mix import TaskMix, TaskShare
 from rlpt.selfplay.curriculum import Weighting
-from rlpt.tasks.base import keyed_hash, keyed_random, train_seed
+from rlpt.tasks.base import keyed_hash, keyed_random
+from rlpt.tasks.mistakes import wrong_answer
 from rlpt.template import ANSWER, END, THINK, encode_marked
 from rlpt.types import Problem, Trajectory
-
-WRONG_ATTEMPTS = 16
 
 
 @register("source", "demonstrations")
@@ -85,7 +84,7 @@ class DemonstrationSource:
         """The marked document of a solution; what stands after the prompt is to be imitated."""
         task, tokenizer = self.mix.tasks[problem.task], self.context.tokenizer
         if self._is_wrong(problem):
-            problem = replace(problem, answer=self._wrong_answer(problem))
+            problem = replace(problem, answer=wrong_answer(task, problem))
         trace = task.solution(problem) if self.options.think else ""
         text = task.document(problem, trace).replace(THINK + trace, THINK + self._shown(problem, trace), 1)
         ids = np.array(encode_marked(tokenizer, text if self.options.end_mark else text.removesuffix(END)), np.int64)
@@ -109,20 +108,6 @@ class DemonstrationSource:
         if place < 0:
             return keyed_hash("wrong", problem.prompt) % 10_000 < self.options.wrong * 10_000
         return (place + 0.5) / len(alphabet) < self.options.wrong
-
-    def _wrong_answer(self, problem: Problem) -> str:
-        """Every character moved on by one place in the task's alphabet: wrong in one way that can be learned. Where
-        that is right or not understood, another problem's answer. Raises ConfigError where none is wrong."""
-        task = self.mix.tasks[problem.task]
-        alphabet = task.legal_characters(problem.level)
-        following = {old: alphabet[(place + 1) % len(alphabet)] for place, old in enumerate(alphabet)}
-        key = keyed_hash("wrong answer", problem.prompt)
-        others = (task.sample(train_seed(key, attempt), problem.level).answer for attempt in range(WRONG_ATTEMPTS))
-        moved = "".join(following.get(character, character) for character in problem.answer)
-        for answer in (moved, *others):
-            if task.verify(problem, answer) < 1.0:
-                return answer
-        raise ConfigError(f"demonstrations.wrong: no wrong answer to show for {problem} of task '{task.name}'")
 
     def metrics(self) -> dict[str, float]:
         """None: they are text."""

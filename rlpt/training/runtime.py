@@ -14,7 +14,7 @@ import rlpt.algorithms  # noqa: F401 (registers)
 from rlpt import registry
 from rlpt.algorithms.base import Algorithm
 from rlpt.config import Config, check_vocabulary
-from rlpt.data.tokenizer import SentencePieceTokenizer, load_tokenizer
+from rlpt.data.tokenizer import RunTokenizer, load_tokenizer
 from rlpt.distributed.device import Device, setup_device
 from rlpt.distributed.mesh import Mesh, init_mesh
 from rlpt.errors import UserError
@@ -34,7 +34,7 @@ class Runtime:
     config: Config
     device: Device
     mesh: Mesh
-    tokenizer: SentencePieceTokenizer
+    tokenizer: RunTokenizer
     policy: Policy
     generator: PolicyGenerator
     chooser: PolicyChooser

@@ -20,7 +20,7 @@ def write(tmp_path, text):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_load_and_their_tasks_exist(path):
-    from data_prep.synthesize import create_tasks
+    from data_prep.stages.synthesize import create_tasks
 
     config = load_prep_config(path, ["tokenizer.vocab_size=1024"])
     assert config.tokenizer.vocab_size == 1024
@@ -54,7 +54,7 @@ def test_wrong_configurations_are_named(tmp_path, text, match):
 
 
 def test_tasks_and_levels_are_checked_before_any_work():
-    from data_prep.synthesize import create_tasks
+    from data_prep.stages.synthesize import create_tasks
 
     def config(**entry):
         tasks = [{"task": {"name": "sort"}, "levels": [0], "documents": 1} | entry]

@@ -7,7 +7,8 @@ import pytest
 
 from data_prep.config import PrepConfig, SourceConfig
 from data_prep.documents import Document, read_documents, write_document
-from data_prep.ingest import documents_path, ingest
+from data_prep.layout import documents_path
+from data_prep.pipeline import run as run_stage
 from data_prep.readers import inputs_fingerprint, list_files, read_source
 from rlpt.errors import DataError
 
@@ -78,8 +79,8 @@ def test_deep_nesting_is_an_error_and_not_a_crash(tmp_path):
 
 def test_bad_files_are_named(tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"good\n\xff\xfe")
-    refused(r"bad\.txt: invalid UTF-8 at byte offset 5", tmp_path)
-    refused(r"bad\.txt: 7 bytes", tmp_path, max_document_bytes=6)
+    refused(r"bad\.txt:2: invalid UTF-8 at byte offset 5", tmp_path)
+    refused(r"bad\.txt: longer than 6 bytes", tmp_path, max_document_bytes=6)
     refused("'.*/missing' matches no .txt/.md", tmp_path / "missing")
     (tmp_path / "x.csv").write_text("a")
     refused(r"x\.csv: unknown suffix; known: \.txt", tmp_path / "x.csv")
@@ -88,7 +89,7 @@ def test_bad_files_are_named(tmp_path):
     write_parquet(tmp_path / "y.parquet", txt=["a"])
     refused(r"y\.parquet: no column 'text'; did you mean 'txt'", tmp_path / "y.parquet")
     write_parquet(tmp_path / "z.parquet", text=["a", None])
-    refused(r"z\.parquet: row 2: 'text' must be a string, is NoneType", tmp_path / "z.parquet")
+    refused(r"z\.parquet:2: 'text' must be a string, is NoneType", tmp_path / "z.parquet")
 
 
 def test_a_hub_data_set_is_read_and_a_missing_one_is_named(tmp_path, monkeypatch):
@@ -122,17 +123,16 @@ def test_the_library_is_found_without_tests_and_in_a_fair_order():
 def test_ingest_stops_before_its_limit_and_refuses_an_empty_corpus(tmp_path):
     def run(**options):
         entry = {"name": "text", "paths": [str(tmp_path / "*.txt")]} | options
-        return ingest(PrepConfig.model_validate({"sources": [entry]}), tmp_path)["text"]
+        run_stage("ingest", PrepConfig.model_validate({"sources": [entry], "output": tmp_path / "out"}))
+        return [document.text for document in read_documents(documents_path(tmp_path / "out", "text", 0))]
 
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(DataError, match=r"source 'text': .*the corpus is empty"):
         run()
-    assert not documents_path(tmp_path, "text").exists()
     (tmp_path / "b.txt").write_text("é" * 5)
     (tmp_path / "c.txt").write_text("x" * 5)
-    assert run() == {"documents": 2, "utf8_bytes": 15, "stopped_at_max_bytes": False}
-    assert run(max_bytes=14) == {"documents": 1, "utf8_bytes": 10, "stopped_at_max_bytes": True}
-    assert [document.text for document in read_documents(documents_path(tmp_path, "text"))] == ["é" * 5]
+    assert run() == ["é" * 5, "x" * 5]
+    assert run(max_bytes=14) == ["é" * 5]
 
 
 def test_documents_come_back_with_their_origin(tmp_path):
