@@ -76,7 +76,7 @@ def check_components(config: Config) -> None:
     """
     # Importing registers; the episode source brings tasks, rewards and self-play.
     import rlpt.algorithms
-    import rlpt.data  # noqa: F401
+    import rlpt.data.corpus  # noqa: F401
     from rlpt.evaluation.games import open_contests
     from rlpt.rewards.base import Rubric
     from rlpt.rollout.source import EpisodeOptions

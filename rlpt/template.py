@@ -33,11 +33,16 @@ def solution_text(problem: Problem, trace: str = "") -> str:
     return f"{PROMPT}{problem.prompt}{thought}{ANSWER}{problem.answer}{END}"
 
 
+def split_marked(text: str) -> list[str]:
+    """Texts, some empty, at even places and the marks between them at odd ones."""
+    return _MARKS.split(text)
+
+
 def encode_marked(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of trusted marked text (ours, never a user's): marks become their own ids."""
     ids: list[int] = []
     mode = ""
-    for piece in _MARKS.split(text):
+    for piece in split_marked(text):
         if piece in SPECIAL_TOKENS:
             ids.append(tokenizer.mark_id(piece))
             mode = piece

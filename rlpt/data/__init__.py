@@ -1,5 +1,4 @@
-"""Text on disk and its way into batches: tokenizer, manifest, indexed shards, and the corpus source."""
+"""Text on disk and its way into batches: tokenizer, manifest, indexed shards, and the corpus source.
 
-from rlpt.data import corpus
-
-__all__ = ["corpus"]
+Nothing is imported here, so that preparing data does not wait for torch; `rlpt.data.corpus` registers the source.
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def load_tokenizer(folder: Path) -> SentencePieceTokenizer:
 class SentencePieceTokenizer:
     """`types.Tokenizer` over a SentencePiece BPE model with byte pieces and the template's marks.
 
-    `sha256` is the model's hash; `byte_lengths` [V] int64 gives the UTF-8 bytes that each token adds to a text: 0 for
-    marks and control tokens, 1 for a byte piece.
+    `sha256` is the model's hash; `token_bytes` (V) are the UTF-8 bytes that each token adds to a text, none for marks
+    and control tokens, one for a byte piece, and `byte_lengths` [V] int64 their numbers.
     """
 
     def __init__(self, model: bytes, name: str = "tokenizer") -> None:
@@ -75,8 +75,8 @@ class SentencePieceTokenizer:
             piece = self._model.id_to_piece(token)
             if len(piece) == 1 and not self._model.is_control(token) and token != unknown:
                 self._characters[" " if piece == SPACE_PIECE else piece] = [token]
-        self._token_bytes = self._spell(unknown)
-        self.byte_lengths: np.ndarray = np.array([len(spelt) for spelt in self._token_bytes], dtype=np.int64)
+        self.token_bytes: list[bytes] = self._spell(unknown)
+        self.byte_lengths: np.ndarray = np.array([len(spelt) for spelt in self.token_bytes], dtype=np.int64)
 
     def _spell(self, unknown: int) -> list[bytes]:
         """The UTF-8 bytes that each token adds to a text."""
@@ -91,13 +91,17 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids that decode to exactly `text`; never a mark, even where the text spells one."""
-        return self._model.encode(text) if _SPECIAL.search(text) is None else self._encode_special(text)
+        return self._encode_special(text) if has_special(text) else self._model.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, in one call of the library for the plain ones."""
-        plain = [index for index, text in enumerate(texts) if _SPECIAL.search(text) is None]
-        encoded = dict(zip(plain, self._model.encode([texts[index] for index in plain], num_threads=1), strict=True))
+        plain = [index for index, text in enumerate(texts) if not has_special(text)]
+        encoded = dict(zip(plain, self.encode_plain([texts[index] for index in plain]), strict=True))
         return [encoded[i] if i in encoded else self._encode_special(text) for i, text in enumerate(texts)]
+
+    def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of texts without marks' texts and U+2581 (`has_special`), in one call of the library."""
+        return self._model.encode(list(texts), num_threads=1)
 
     def encode_characters(self, text: str) -> list[int]:
         """One token a character; the UTF-8 byte pieces of a character that has none."""
@@ -106,13 +110,18 @@ class SentencePieceTokenizer:
             ids.extend(self._characters.get(character) or self._byte_pieces(character))
         return ids
 
+    @property
+    def characters(self) -> list[str]:
+        """The characters that are one token each in `encode_characters`, byte pieces aside."""
+        return list(self._characters)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`: marks are spelt out, control tokens are silent, broken UTF-8 becomes U+FFFD."""
         return self._model.decode([int(token) for token in ids])
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of `ids`, a byte piece's own one included; marks, control tokens and the unknown one have none."""
-        return b"".join(self._token_bytes[token] for token in ids)
+        return b"".join(self.token_bytes[token] for token in ids)
 
     def mark_id(self, mark: str) -> int:
         """The id of one of `template.SPECIAL_TOKENS`; KeyError for anything else."""
@@ -122,13 +131,25 @@ class SentencePieceTokenizer:
         return [self._bytes[value] for value in text.encode("utf-8")]
 
     def _encode_special(self, text: str) -> list[int]:
-        """A mark's text is cut after its first character, so that no piece spells a mark; the space piece's own
-        character goes byte by byte, because the model would read it as a space."""
         ids: list[int] = []
-        start = 0
-        for cut in [match.start() + 1 for match in _MARK.finditer(text)] + [len(text)]:
-            for index, piece in enumerate(text[start:cut].split(SPACE_PIECE)):
-                ids.extend(self._byte_pieces(SPACE_PIECE) if index else [])
-                ids.extend(self._model.encode(piece) if piece else [])
-            start = cut
+        for part in cut_special(text):
+            ids.extend(self._byte_pieces(part) if part == SPACE_PIECE else self._model.encode(part))
         return ids
+
+
+def has_special(text: str) -> bool:
+    """Whether `text` spells a mark or holds U+2581, so that it is encoded part by part."""
+    return ("<|" in text or SPACE_PIECE in text) and _SPECIAL.search(text) is not None
+
+
+def cut_special(text: str) -> Iterator[str]:
+    """The parts of a text that are encoded apart. A mark's text is cut after its first character, so that no piece
+    spells a mark; U+2581 is a part of its own and goes byte by byte, because the model would read it as a space."""
+    start = 0
+    for cut in [match.start() + 1 for match in _MARK.finditer(text)] + [len(text)]:
+        for index, part in enumerate(text[start:cut].split(SPACE_PIECE)):
+            if index:
+                yield SPACE_PIECE
+            if part:
+                yield part
+        start = cut
