@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import chain, filterfalse, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,20 @@ _PROBES = (" a  b ", "a\tb  \n c", "x = f(1, 22)\r\n")
 _BORDER = re.compile(r"(?<=[^ ]) ")
 _MAX_SEGMENTS = 500_000  # in the cache, about 80 MB; then it starts anew
 _MAX_KEPT = 64  # characters of a segment that is kept
-_WINDOW = 1 << 18  # characters that are cut up at once: bounds memory
+_WINDOW = 1 << 20  # characters that are cut up at once: bounds memory
 _READ = 1 << 20  # bytes of JSON lines that are encoded at once
+
+
+class _Segments(dict[str, bytes]):
+    """Segment -> bytes of its ids. A look-up of an unknown one gives nothing and is noted in `missed`."""
+
+    def __init__(self, values: dict[str, bytes]) -> None:
+        super().__init__(values)
+        self.missed: list[str] = []
+
+    def __missing__(self, segment: str) -> bytes:
+        self.missed.append(segment)
+        return b""
 
 
 class FastEncoder:
@@ -53,7 +65,7 @@ class FastEncoder:
         self._end = self._pack([tokenizer.eos_id])
         self._fixed = {mark: self._pack([tokenizer.mark_id(mark)]) for mark in SPECIAL_TOKENS}
         self._fixed[SPACE_PIECE] = self._pack(tokenizer.encode(SPACE_PIECE))
-        self._cache = dict(self._fixed)
+        self._cache = _Segments(self._fixed)
         cut, self.uncached = _safe_cut(tokenizer)
         self._find = re.compile(cut).findall
 
@@ -82,17 +94,25 @@ class FastEncoder:
         split = self._split_marked if marked else self._split
         segments = [split(text) for _, text, _ in window]
         if len(self._cache) > _MAX_SEGMENTS:
-            self._cache = dict(self._fixed)
-        new = list(dict.fromkeys(filterfalse(self._cache.__contains__, chain.from_iterable(segments))))
-        if new:
+            self._cache = _Segments(self._fixed)
+        get, missed = self._cache.__getitem__, self._cache.missed
+        rows: list[bytes] = []
+        lacking: list[int] = []
+        for row in segments:
+            before = len(missed)
+            rows.append(b"".join(map(get, row)))
+            if len(missed) > before:
+                lacking.append(len(rows) - 1)
+        if missed:
+            new = list(dict.fromkeys(missed))
+            missed.clear()
             self._learn(new)
-        get = self._cache.__getitem__
-        ends = [self._end if last else b"" for _, _, last in window]
-        rows = [b"".join([*map(get, row), end]) for row, end in zip(segments, ends, strict=True)]
-        for segment in new:
-            if len(segment) > _MAX_KEPT:
-                del self._cache[segment]
-        return rows
+            for index in lacking:
+                rows[index] = b"".join(map(get, segments[index]))
+            for segment in new:
+                if len(segment) > _MAX_KEPT:
+                    del self._cache[segment]
+        return [row + self._end if last else row for row, (_, _, last) in zip(rows, window, strict=True)]
 
     def _split(self, text: str) -> list[str]:
         if not has_special(text):
