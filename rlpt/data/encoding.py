@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -226,7 +227,19 @@ def _spelling(text: str, marked: bool) -> bytes:
     return ("".join(split_marked(text)[::2]) if marked else text).encode("utf-8")
 
 
-def encode_jsonl(source: Path, prefix: Path, tokenizer_folder: Path, workers: int = 1) -> ShardEntry:
+class Encoder(Protocol):
+    """What `encode_jsonl` asks of an encoder: `FastEncoder.encode`."""
+
+    def encode(self, texts: Sequence[str], *, name: Callable[[int], str]) -> tuple[bytes, np.ndarray]: ...
+
+
+def encode_jsonl(
+    source: Path,
+    prefix: Path,
+    tokenizer_folder: Path,
+    workers: int = 1,
+    make_encoder: Callable[[SentencePieceTokenizer], Encoder] = FastEncoder,
+) -> ShardEntry:
     """Encodes the key `text` of each JSON line of `source` into PREFIX.bin and PREFIX.idx, one document a line.
 
     Each worker is a process that takes an equal range of bytes; the result is the same for any number of them. Raises
@@ -236,21 +249,31 @@ def encode_jsonl(source: Path, prefix: Path, tokenizer_folder: Path, workers: in
     borders = [size * worker // workers for worker in range(workers + 1)]
     ranges = list(pairwise(borders))
     if workers == 1:
-        return _encode_range(source, prefix, tokenizer_folder, ranges[0])
+        return _encode_range(source, prefix, tokenizer_folder, ranges[0], make_encoder)
     parts = [prefix.with_name(f"{prefix.name}.part{worker}") for worker in range(workers)]
     with ExitStack() as stack:
         for part in parts:
             stack.callback(_remove, part)
         context = multiprocessing.get_context("spawn")
         pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-        entries = pool.map(_encode_range, [source] * workers, parts, [tokenizer_folder] * workers, ranges)
+        jobs = [
+            pool.submit(_encode_range, source, part, tokenizer_folder, span, make_encoder)
+            for part, span in zip(parts, ranges, strict=True)
+        ]
+        entries = [job.result() for job in jobs]
         return merge_shards(list(zip(parts, entries, strict=True)), prefix)
 
 
-def _encode_range(source: Path, prefix: Path, tokenizer_folder: Path, span: tuple[int, int]) -> ShardEntry:
+def _encode_range(
+    source: Path,
+    prefix: Path,
+    tokenizer_folder: Path,
+    span: tuple[int, int],
+    make_encoder: Callable[[SentencePieceTokenizer], Encoder],
+) -> ShardEntry:
     """Encodes the lines that begin in bytes span[0] .. span[1] - 1."""
     tokenizer = load_tokenizer(tokenizer_folder)
-    encoder = FastEncoder(tokenizer)
+    encoder = make_encoder(tokenizer)
     with open(source, "rb") as file, ShardWriter(prefix, tokenizer, tokenizer.byte_lengths) as writer:
         if span[0]:
             file.seek(span[0] - 1)
