@@ -80,8 +80,8 @@ class ByteEncoder:
 
     def __init__(self, tokenizer: RunTokenizer) -> None:
         table = np.zeros(256, shard_dtype(tokenizer.vocab_size))
-        for token, spelt in enumerate(tokenizer.token_bytes):
-            if len(spelt) == 1:
+        for token in range(tokenizer.vocab_size):
+            if len(spelt := tokenizer.decode_bytes([token])) == 1:
                 table[spelt[0]] = token
         self._table = table
         self._end = np.array([tokenizer.eos_id], table.dtype).tobytes()
