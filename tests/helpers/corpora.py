@@ -1,6 +1,8 @@
 """A tiny corpus and the configuration that prepares it."""
 
+import contextlib
 import json
+import os
 import random
 
 WORDS = (
@@ -69,3 +71,15 @@ def many_parts(folder, **sections):
         (folder / "text" / f"{index:02}.txt").write_text(text if index == 7 else text.replace("the", "The", 1))
     path.write_text(json.dumps(values))
     return path
+
+
+@contextlib.contextmanager
+def spoilt(path):
+    """A text file whose second line is no text; on the way out it is as it was, its time included."""
+    content, stat = path.read_bytes(), path.stat()
+    path.write_bytes(b"fine\n\xff\n")
+    try:
+        yield path
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -172,9 +172,13 @@ class Slurm:
         self.start_daemon(name, self.folder / name, "slurmd", "-D", "-N", name)
         self.until(lambda: self._node(name) in ("idle", "mixed", "allocated"), f"node {name} is up")
 
+    def begin_now(self, job: str) -> None:
+        """A job that was requeued is held for two minutes by Slurm; this one is not."""
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
     def kill_node(self, name: str) -> None:
-        """What a lost machine looks like: SIGKILL to its slurmd and to everything that runs there. Slurm sees it after
-        `node_timeout` seconds."""
+        """What a lost machine looks like: SIGKILL to its slurmd and to everything that runs there. Slurm notices some
+        20 seconds after `node_timeout`, and requeues the jobs that want it."""
         _kill(lambda: self.processes(name))
         self.daemons.pop(name).wait()
 
@@ -217,7 +221,7 @@ def local_slurm(nodes: int = 2, cpus: int = 2, memory: int = 8192, node_timeout:
     """A cluster of `nodes` nodes n0, n1, ... of `cpus` processors and `memory` MiB each, whatever this host has.
 
     It sees a lost node after `node_timeout` seconds. On the way out all jobs are cancelled and every process is ended:
-    one that outlives that is an AssertionError."""
+    one that outlives that is an AssertionError. The folder, with all logs, stays when the body fails."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short path: a socket's may have 107 characters
     names = [f"n{index}" for index in range(nodes)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "SRUN"))}
