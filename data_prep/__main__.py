@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from rlpt.config_files import apply_overrides
 from rlpt.errors import ConfigError, UserError
 from rlpt.registry import suggest
 
@@ -22,6 +21,7 @@ STAGE_HELP = {
     "tokenizer": "a sample of split/ -> tokenizer/   (phases: sample, tokenizer)",
     "encode": "split/ -> NAME-train.bin/.idx, NAME-valid.bin/.idx   (phases: encode, merge)",
     "manifest": "sizes, hashes and counts -> manifest.json",
+    "phases": "what a cluster is to run: a phase, tasks and a folder for logs a line (--tasks)",
     "all": "everything above in order, leaving out what is done; then verify",
     "verify": "check every hash",
     "inspect": "show what the shards hold (--html FILE: a page with plots)",
@@ -51,7 +51,7 @@ def main(
     executor: Annotated[
         str | None, typer.Option(help="local, slurm or ray: by datatrove, as --tasks tasks a phase", metavar="NAME")
     ] = None,
-    tasks: Annotated[int, typer.Option(help="with --executor: tasks a phase", min=1)] = 16,
+    tasks: Annotated[int, typer.Option(help="with --executor and phases: tasks a phase", min=1)] = 16,
     option: Annotated[
         list[str] | None, typer.Option(help="with --executor: one of its own, e.g. partition=cpu", metavar="KEY=VALUE")
     ] = None,
@@ -69,12 +69,13 @@ def main(
             raise ConfigError(f"unknown stage '{stage}'{suggest(stage, known)}")
         if html is not None and stage != "inspect":
             raise ConfigError(f"--html belongs to inspect, not to {stage}")
-        from data_prep.pipeline import Share, phases_of, run
+        from data_prep.cluster import show_phases, submit
+        from data_prep.pipeline import Share, run
 
+        if stage == "phases":
+            return show_phases(loaded, tasks)
         if executor is not None:
-            from data_prep.cluster import submit
-
-            return submit(phases_of(stage), loaded, executor, tasks, apply_overrides({}, option or ()))
+            return submit(stage, loaded, executor, tasks, option or ())
         share = None if task is None else Share.parse(task)
         run(stage, loaded, workers or os.cpu_count() or 1, share, html)
     except UserError as error:

@@ -8,6 +8,11 @@ SOLUTIONS = "solutions"  # name of the worked solutions among the sources
 SPLITS = ("train", "valid")
 
 
+def logs_path(out: Path) -> Path:
+    """Where the logs of tasks on a cluster go: beside the output folder, absolute."""
+    return out.resolve().with_name(f"{out.name}-logs")
+
+
 def part_name(name: str, index: int) -> str:
     """`text/00003`: the name of a part of a source or a shard."""
     return f"{name}/{index:05}"

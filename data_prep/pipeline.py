@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import PrepConfig, fingerprint
+from data_prep.folder_lock import locked
 from data_prep.inspection.terminal import inspect, inspect_page, verify
 from data_prep.overlap.recall import show_recall
 from data_prep.plan import Plan, Stage
@@ -22,22 +20,27 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("ingest", (), ingest.units, ingest.check),
-        Stage("synthesize", (), synthesize.units),
-        Stage("clean", ("ingest",), clean.units),
-        Stage("sign", ("ingest", "clean"), dedup.sign_units),
-        Stage("dedup", ("sign",), dedup.match_units),
-        Stage("decontaminate", ("ingest", "clean", "synthesize"), decontaminate.units),
+        Stage("synthesize", (), synthesize.units, wanted=lambda config: bool(config.synthesize.tasks)),
+        Stage("clean", ("ingest",), clean.units, wanted=lambda config: config.clean is not None),
+        Stage("sign", ("ingest", "clean"), dedup.sign_units, wanted=lambda config: config.dedup is not None),
+        Stage("dedup", ("sign",), dedup.match_units, wanted=lambda config: config.dedup is not None),
+        Stage(
+            "decontaminate",
+            ("ingest", "clean", "synthesize"),
+            decontaminate.units,
+            wanted=lambda config: config.decontaminate is not None,
+        ),
         Stage("split", ("ingest", "clean", "synthesize", "dedup", "decontaminate"), split.units, split.check),
-        Stage("sample", ("split",), tokenizer.sample_units),
-        Stage("tokenizer", ("sample",), tokenizer.tokenizer_units),
+        Stage("sample", ("split",), tokenizer.sample_units, wanted=lambda config: not config.tokenizer.existing),
+        Stage("tokenizer", ("sample",), tokenizer.tokenizer_units, single=True),
         Stage("encode", ("split", "tokenizer"), encode.encode_units),
         Stage("merge", ("encode",), encode.merge_units),
-        Stage("manifest", ("ingest", "synthesize", "clean", "split", "merge"), manifest.units),
+        Stage("manifest", ("ingest", "synthesize", "clean", "split", "merge"), manifest.units, single=True),
     )
 }
 PHASES = {"dedup": ("sign", "dedup"), "tokenizer": ("sample", "tokenizer"), "encode": ("encode", "merge")}
 CHECKS: dict[str, Callable[[PrepConfig, Path], None]] = {"inspect": inspect, "verify": verify, "recall": show_recall}
-NAMES = [*STAGES, *CHECKS, "all"]
+NAMES = [*STAGES, *CHECKS, "all", "phases"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Share:
             raise ConfigError(f"--task {text}: write INDEX/COUNT with 0 <= INDEX < COUNT, e.g. 3/16")
         return cls(int(index), int(of))
 
+    @property
+    def label(self) -> str:
+        """For progress lines: nothing where there is one share."""
+        return f" {self.index}/{self.of}" if self.of > 1 else ""
+
 
 def run(name: str, config: PrepConfig, workers: int = 1, share: Share | None = None, html: Path | None = None) -> None:
     """Runs a stage with its phases, a check, or `all` (every stage, then verify).
@@ -64,7 +72,7 @@ def run(name: str, config: PrepConfig, workers: int = 1, share: Share | None = N
     """
     out = config.directory
     synthesize.create_tasks(config)
-    with _locked(out, shared=share is not None):
+    with locked(out, None if share is None else fingerprint(manifest.described(config))):
         if html is not None:
             print(f"inspect: wrote {inspect_page(config, out, html)}")
         elif name in CHECKS:
@@ -82,9 +90,22 @@ def run(name: str, config: PrepConfig, workers: int = 1, share: Share | None = N
 
 def phases_of(name: str) -> tuple[str, ...]:
     """What a command runs, in order. Raises ConfigError for a check, which has none."""
-    if name in CHECKS:
+    if name not in STAGES and name != "all":
         raise ConfigError(f"{name} is no stage that is shared out; run it by itself")
     return tuple(STAGES) if name == "all" else PHASES.get(name, (name,))
+
+
+def phases_to_do(name: str, config: PrepConfig, tasks: int) -> list[tuple[str, int]]:
+    """The phases of a command that this configuration has work for, in order, and how many of `tasks` each can use.
+
+    What can be found wrong before anything is submitted is: raises ConfigError for tasks and options, DataError for
+    sources that are not there and when a preparation is at work in the folder. Removes what killed tasks have left.
+    """
+    synthesize.create_tasks(config)
+    with locked(config.directory):
+        assert Plan(config, config.directory).parts, "a configuration has sources"
+    wanted = [STAGES[phase] for phase in phases_of(name) if STAGES[phase].wanted(config)]
+    return [(stage.name, 1 if stage.single else tasks) for stage in wanted]
 
 
 def run_stages(plan: Plan, names: tuple[str, ...], workers: Workers, share: Share) -> None:
@@ -98,7 +119,7 @@ def run_stages(plan: Plan, names: tuple[str, ...], workers: Workers, share: Shar
         mine = {unit.name: _key(stage, unit, keys) for unit in units}
         keys |= {f"{stage.name}/{name}": key for name, key in mine.items()}
         if stage.name in names:
-            run_units(markers, units[share.index :: share.of], mine, workers)
+            run_units(markers, units[share.index :: share.of], mine, workers, share.label)
         if share.of > 1 and stage.name in names:
             return  # whether the other shares are done is seen by the next stage
         stale = next((unit for unit in units if not markers.is_fresh(unit, mine[unit.name])), None)
@@ -124,19 +145,3 @@ def _before(name: str) -> set[str]:
     """All stages that `name` builds on."""
     after = STAGES[name].after
     return set(after).union(*(_before(stage) for stage in after))
-
-
-@contextmanager
-def _locked(out: Path, shared: bool) -> Iterator[None]:
-    """Holds the folder for this process, or with others that do shares of one stage. Whoever holds it alone removes
-    what killed runs have left half written."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{out}: another data_prep is at work here; wait for it, or set output=FOLDER") from None
-        if not shared:
-            for path in list(out.rglob("*.tmp")):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        yield

@@ -94,9 +94,12 @@ class Plan:
 @dataclass(frozen=True)
 class Stage:
     """One step of a preparation. `after`: the stages that all of its units build on, where these do not name the very
-    units. `check` raises DataError when all units are done and what they wrote is of no use together."""
+    units. `check` raises DataError when all units are done and what they wrote is of no use together. Without `wanted`
+    there are no units; `single`: there is one."""
 
     name: str
     after: tuple[str, ...]
     units: Callable[[Plan], list[Unit]]
     check: Callable[[Plan], Any] | None = None
+    wanted: Callable[[PrepConfig], bool] = lambda config: True
+    single: bool = False

@@ -96,8 +96,10 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
 
-def run_units(markers: Markers, units: Sequence[Unit], keys: Mapping[str, str], workers: Workers) -> int:
-    """Runs those that are not finished; returns how many.
+def run_units(
+    markers: Markers, units: Sequence[Unit], keys: Mapping[str, str], workers: Workers, share: str = ""
+) -> int:
+    """Runs those that are not finished; returns how many. `share`: whose these are, for the progress lines.
 
     Raises the first error of a unit once those under way have ended: they stay, and no further ones begin. Raises
     DataError when a process was killed.
@@ -105,7 +107,7 @@ def run_units(markers: Markers, units: Sequence[Unit], keys: Mapping[str, str], 
     if not units:  # the stage is switched off
         return 0
     waiting = [unit for unit in units if not markers.is_fresh(unit, keys[unit.name])]
-    with Progress(markers.stage, len(units), len(units) - len(waiting)) as progress:
+    with Progress(f"{markers.stage}{share}", len(units), len(units) - len(waiting)) as progress:
         if min(workers.count, len(waiting)) <= 1:
             for unit in waiting:
                 progress.finished(_run(markers, unit, keys[unit.name]))
