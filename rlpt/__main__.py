@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from rlpt.errors import DataError, UserError
+from rlpt.launch.command import launch as launch_verb
 
 app = typer.Typer(
     name="rlpt",
@@ -118,6 +119,9 @@ def train(
     if resume is not None:
         arguments.append("--resume" if resume else "--no-resume")
     raise typer.Exit(_run_ranks("rlpt.train", arguments, ranks, launch))
+
+
+app.command(name="launch")(launch_verb)
 
 
 @app.command()
