@@ -4,9 +4,10 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# What rlpt/launch/environment.yaml says for all runs.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"     # several ranks share a host's cores
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1        # or a restarted group meets the stale keys of the one before
-export PYTHONHASHSEED=0 TOKENIZERS_PARALLELISM=false
+export PYTHONHASHSEED=0 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 VENV="${RLPT_VENV:-.venv}"

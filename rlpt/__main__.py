@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from rlpt.bench.commands import bench_app
 from rlpt.errors import DataError, UserError
+from rlpt.launch.command import launch as launch_verb
 
 app = typer.Typer(
     name="rlpt",
@@ -121,6 +122,9 @@ def train(
     if resume is not None:
         arguments.append("--resume" if resume else "--no-resume")
     raise typer.Exit(_run_ranks("rlpt.train", arguments, ranks, launch))
+
+
+app.command(name="launch")(launch_verb)
 
 
 @app.command()

@@ -1,4 +1,11 @@
-"""Errors that a user can mend: each names the key or file and the remedy, and carries the process's exit code."""
+"""Errors that a user can mend: each names the key or file and the remedy, and carries the process's exit code.
+
+Beside the codes of these errors: 85, a run that was told to stop, saved, and is to be continued. It leaves a file
+`PREEMPTED` in its folder, because what starts the ranks does not always hand on their exit code.
+"""
+
+PREEMPTED_EXIT_CODE = 85
+PREEMPTED_FILE = "PREEMPTED"
 
 
 class UserError(Exception):
@@ -29,3 +36,6 @@ class TrainingError(UserError, RuntimeError):
     """Training that must not go on (for instance: the loss stayed non-finite); do not requeue."""
 
     exit_code = 78
+
+
+FATAL_EXIT_CODES = tuple(error.exit_code for error in (ConfigError, DataError, CheckpointError, TrainingError))

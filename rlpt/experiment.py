@@ -23,7 +23,8 @@ from rlpt.config_files import load_yaml
 from rlpt.config_objectives import Section
 from rlpt.errors import ConfigError, DataError, UserError
 from rlpt.evaluation.summary import write_json
-from rlpt.launcher import DEFAULT_ENVIRONMENT, Job, launch_all, shell_code
+from rlpt.launch.spec import default_environment
+from rlpt.launcher import Job, launch_all, shell_code
 from rlpt.plan import check_components, data_manifests, default_ranks, make_plan
 from rlpt.registry import describe, suggest
 from rlpt.training.throughput import duration
@@ -257,7 +258,8 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 def _prepare_data(config: Path) -> None:
     print(f"preparing data: {config}", flush=True)
     command = [sys.executable, "-m", "data_prep", "all", str(config)]
-    code = shell_code(subprocess.run(command, env={**DEFAULT_ENVIRONMENT, **os.environ}, check=False).returncode)
+    environment = {**default_environment()["all"], **os.environ}
+    code = shell_code(subprocess.run(command, env=environment, check=False).returncode)
     if code:
         raise _failure(f"{config}: preparing the data ended with exit code {code}", code)
 

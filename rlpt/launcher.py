@@ -1,7 +1,8 @@
 """Starts the ranks of this host: `python -m rlpt.launcher` takes torchrun's arguments.
 
-It is torchrun with two differences that users feel: the exit code of the rank that failed first becomes the job's
-(torchrun always says 1), and what it adds below that rank's own message is one line, not a second traceback.
+It is torchrun with three differences that users feel: the exit code of the rank that failed first becomes the job's
+(torchrun always says 1), ranks are not started again after errors that would come back (`--max-restarts`), and what it
+adds below the first rank's own message is one line, not a second traceback.
 """
 
 from __future__ import annotations
@@ -16,15 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from rlpt.errors import FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE
+from rlpt.launch.spec import default_environment
 
 POLL_SECONDS = 0.2
-DEFAULT_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # ranks share this host's cores; device.threads of the configuration decides later
-    # Without it a restarted group meets the stale keys of the one before it and can't connect.
-    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-    "PYTHONHASHSEED": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def launch_all(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, int]]:
 def _start(job: Job) -> subprocess.Popen[bytes]:
     ranks = ["--standalone", "--nproc-per-node", str(job.nproc)]
     command = [sys.executable, "-m", "rlpt.launcher", *ranks, "-m", job.module, *job.arguments]
-    environment = {**DEFAULT_ENVIRONMENT, **os.environ}
+    environment = {**default_environment()["all"], **os.environ}
     if job.log is None:
         return subprocess.Popen(command, env=environment)
     job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +116,7 @@ def main(arguments: Sequence[str]) -> int:
 
     # What it logs about a rank that failed, the lines below say shorter and with the exit code.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    _stay_down_after((*FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE))
     try:
         run(parse_args(list(arguments)))
     except ChildFailedError as error:
@@ -128,6 +127,21 @@ def main(arguments: Sequence[str]) -> int:
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
+
+
+def _stay_down_after(exit_codes: Sequence[int]) -> None:
+    """Ranks that end with one of `exit_codes` use up what restarts are left; torchrun would start them again."""
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+
+    monitor = LocalElasticAgent._monitor_workers
+
+    def watch(agent: LocalElasticAgent, group: Any) -> Any:
+        result = monitor(agent, group)
+        if any(failure.exitcode in exit_codes for failure in result.failures.values()):
+            agent._remaining_restarts = 0
+        return result
+
+    LocalElasticAgent._monitor_workers = watch  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

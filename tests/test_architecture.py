@@ -27,7 +27,8 @@ MAY_IMPORT = {  # unit -> units beyond its own
     **dict.fromkeys(("rollout", "evaluation"), ROW3),
     "training": ROW4,
     **dict.fromkeys(("report", "bench"), ROW5),
-    "entries": ROW5 | {"report", "bench"},
+    "launch": ROW0,
+    "entries": ROW5 | {"report", "bench", "launch"},
     "data_prep": ROW0 | TASKS | {"data"},
 }
 TORCH_FREE = (ROW0 - {"batch"}) | TASKS

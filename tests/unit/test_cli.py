@@ -14,7 +14,7 @@ from rlpt.errors import ConfigError
 from rlpt.launcher import launch, shell_code
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["train", "evaluate", "experiment", "report", "config"]
+VERBS = ["train", "launch", "evaluate", "experiment", "report", "config"]
 HEAVY = ("torch", "megatron", "transformers", "datasets", "wandb", "triton", "matplotlib", "sentencepiece")
 
 # Runs the command line with an import hook that refuses every heavy package.
@@ -55,7 +55,7 @@ def test_help_docs_and_lists_work_without_heavy_packages():
 def test_help_needs_little_of_our_own():
     """What makes `--help` slow is imports: of ours only the errors and more verbs may come along."""
     probe = "import sys, rlpt.__main__; print(sorted(name for name in sys.modules if name.startswith('rlpt')))"
-    ours = ["rlpt", "rlpt.__main__", "rlpt.bench", "rlpt.bench.commands", "rlpt.errors"]
+    ours = ["rlpt", "rlpt.__main__", "rlpt.bench", "rlpt.bench.commands", "rlpt.errors", "rlpt.launch", "rlpt.launch.command"]
     assert run("-c", probe).stdout.strip() == str(ours)
 
 
@@ -146,3 +146,13 @@ def test_launch_runs_every_rank_and_hands_on_the_exit_code(tmp_path, monkeypatch
 
 def test_shell_code_counts_signals_as_a_shell_does():
     assert [shell_code(code) for code in (0, 3, -9, -15)] == [0, 3, 137, 143]
+
+
+@pytest.mark.parametrize(("code", "starts"), [(78, 1), (85, 1), (7, 2)])
+def test_a_group_whose_error_would_come_back_is_not_started_again(tmp_path, code, starts):
+    (tmp_path / "rank.py").write_text(
+        f"import sys; open({str(tmp_path / 'starts')!r}, 'a').write('x'); sys.exit({code})"
+    )
+    done = run("-m", "rlpt.launcher", "--standalone", "--max-restarts=1", tmp_path / "rank.py")
+    assert done.returncode == code
+    assert (tmp_path / "starts").read_text() == "x" * starts

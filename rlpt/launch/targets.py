@@ -1,0 +1,3 @@
+"""All targets: a line each."""
+
+from rlpt.launch import jobset, kubernetes, skypilot, slurm, torchrun, trainjob  # noqa: F401 (registers)
