@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rlpt.cluster_verbs import add_cluster_verbs
 from rlpt.errors import DataError, UserError
 
 app = typer.Typer(
@@ -368,6 +369,9 @@ def _print_table(title: str, rows: Sequence[tuple[str, ...]], columns: Sequence[
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
+
+
+add_cluster_verbs(app, _print_table, _run_ranks)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -110,6 +110,15 @@ def _join_process_group(backend: str, torch_device: torch.device, timeout_second
     dist.init_process_group(backend, **options)
 
 
+def accelerators() -> list[tuple[str, int, int]]:
+    """(name, bytes of memory, bytes of them free) of the GPUs that torch sees on this host."""
+    found = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(index)
+        found.append((torch.cuda.get_device_name(index), total, free))
+    return found
+
+
 def leave() -> None:
     """Leaves the process group."""
     if dist.is_initialized():
