@@ -34,8 +34,8 @@ def add_cluster_verbs(
     ) -> None:
         """Plan a recipe on a cluster that is not there: memory, communication, time, what does not fit.
 
-        Memory is measured on the model's own modules without allocating them; times are estimates. Exit code 1 where the
-        recipe does not fit.
+        Memory is measured on the model's own modules without allocating them; times are estimates. Exit code 1 where
+        the recipe does not fit.
 
         [bold]rlpt plan configs/quickstart.yaml --hardware cpu[/bold]
         [bold]rlpt plan configs/sizes/7b.yaml --world-size 64 --vocabulary 128256 --sweep[/bold]

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rlpt.config import Config
-from rlpt.distributed.device import Device, import_megatron_quietly, leave, setup_device
+from rlpt.distributed.device import Device, import_megatron_quietly, leave, setup_device, without_random_states
 from rlpt.distributed.mesh import Mesh, init_mesh
 
 
@@ -32,16 +32,7 @@ def pretended_rank(config: Config, rank: int, world_size: int, dtype: torch.dtyp
     name = str(dtype).removeprefix("torch.")
     on_cpu = config.device.model_copy(update={"kind": "cpu", "dtype": name, "threads": torch.get_num_threads()})
     import_megatron_quietly()
-    import megatron.core.tensor_parallel.random as megatron_random
-
-    tracker = megatron_random.CudaRNGStatesTracker
-    with (
-        patch.object(dist, "all_gather_object", _all_say_the_same),
-        patch.object(tracker, "fork", _no_fork),  # it compares states of generators, and fake tensors have no values
-        patch.object(megatron_random, "_get_all_rng_states", lambda: ()),
-        patch.object(megatron_random, "_set_all_rng_states", lambda *_: None),
-        patch.object(megatron_random, "_fork_rng", contextlib.nullcontext),
-    ):
+    with patch.object(dist, "all_gather_object", _all_say_the_same), without_random_states():
         dist.init_process_group("fake", rank=rank, world_size=world_size, store=FakeStore())
         try:
             device = setup_device(on_cpu)
@@ -73,7 +64,3 @@ def storage_key(tensor: torch.Tensor) -> int:
 
 def _all_say_the_same(values: list[Any], value: Any, group: Any = None) -> None:
     values[:] = [value] * len(values)
-
-
-def _no_fork(self: Any, name: str = "") -> Any:
-    return contextlib.nullcontext()

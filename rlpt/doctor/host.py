@@ -1,4 +1,4 @@
-"""Checks of one host, without its other ranks: software, cores, memory that is shared, disk, port, tracking, sandbox."""
+"""Checks of one host, without its other ranks: software, cores, shared memory, disk, port, tracking, sandbox."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What one microbatch costs a rank: bytes kept for backward, the most that is allocated at once, bytes that travel.
 
-It is the training forward and backward on the modules as they are. On pretended tensors (distributed/pretended.py) nothing
-is computed and nothing allocated; on real ones the same figures are those of the machine.
+It is the training forward and backward on the modules as they are. On pretended tensors (distributed/pretended.py)
+nothing is computed and nothing allocated; on real ones the same figures are those of the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Footprint:
 
 
 def microbatch_footprint(policy: Policy, rows: int, length: int) -> Footprint:
-    """Forward and backward of `rows` rows of `length` tokens that hold several segments and carry a loss at every label.
+    """Forward and backward of `rows` rows of `length` tokens that hold several segments, with a loss at every label.
 
     A first or only stage reads tokens, the others hidden states; the last one ends in the log-prob head.
     """
@@ -119,7 +119,7 @@ class _Meter(TorchDispatchMode):
         self.held -= size
 
     def _count_sent(self, name: str, args: Any) -> None:
-        """A ring sends (n - 1) / n of the whole tensor to gather or to reduce-scatter it, and twice that to reduce it."""
+        """A ring sends (n - 1) / n of the whole tensor to gather or reduce-scatter it, and twice that to reduce it."""
         share = (self.group_size - 1) / self.group_size
         if name.startswith("c10d.allreduce_"):
             self.sent += 2 * share * sum(one.numel() * one.element_size() for one in args[0])

@@ -1,4 +1,4 @@
-"""What one rank has, by kind of hardware: peaks from data sheets, and the shares of them that are assumed to be reached.
+"""What one rank has, by kind of hardware: peaks from data sheets, and the shares of them that are assumed.
 
 Nothing here was measured on the GPUs named. Peaks are the makers' dense figures. Shares are stated with their source.
 """
