@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from rlpt.bench.commands import bench_app
+from rlpt.cluster_verbs import add_cluster_verbs
 from rlpt.errors import DataError, UserError
 from rlpt.launch.command import launch as launch_verb
 
@@ -375,6 +376,9 @@ def _print_table(title: str, rows: Sequence[tuple[str, ...]], columns: Sequence[
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
+
+
+add_cluster_verbs(app, _print_table, _run_ranks)
 
 
 def main(arguments: list[str] | None = None) -> None:

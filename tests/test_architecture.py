@@ -26,9 +26,10 @@ MAY_IMPORT = {  # unit -> units beyond its own
     **dict.fromkeys(("models", "data", "algorithms"), ROW2),
     **dict.fromkeys(("rollout", "evaluation"), ROW3),
     "training": ROW4,
-    **dict.fromkeys(("report", "bench"), ROW5),
+    **dict.fromkeys(("report", "bench", "planning"), ROW5),
     "launch": ROW0,
-    "entries": ROW5 | {"report", "bench", "launch"},
+    "entries": ROW5 | {"report", "bench", "launch", "planning", "doctor"},
+    "doctor": ROW5 | {"entries"},
     "data_prep": ROW0 | TASKS | {"data"},
 }
 TORCH_FREE = (ROW0 - {"batch"}) | TASKS

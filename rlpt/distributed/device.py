@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -110,6 +111,15 @@ def _join_process_group(backend: str, torch_device: torch.device, timeout_second
     dist.init_process_group(backend, **options)
 
 
+def accelerators() -> list[tuple[str, int, int]]:
+    """(name, bytes of memory, bytes of them free) of the GPUs that torch sees on this host."""
+    found = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(index)
+        found.append((torch.cuda.get_device_name(index), total, free))
+    return found
+
+
 def leave() -> None:
     """Leaves the process group."""
     if dist.is_initialized():
@@ -146,3 +156,17 @@ def _silence_rng_warning() -> None:
     import logging
 
     logging.getLogger("megatron.core.tensor_parallel.random").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def without_random_states() -> Iterator[None]:
+    """Inside, Megatron neither compares nor restores states of generators: pretended tensors have no values."""
+    import megatron.core.tensor_parallel.random as megatron_random
+
+    with (
+        patch.object(megatron_random.CudaRNGStatesTracker, "fork", lambda *_: contextlib.nullcontext()),
+        patch.object(megatron_random, "_get_all_rng_states", lambda: ()),
+        patch.object(megatron_random, "_set_all_rng_states", lambda *_: None),
+        patch.object(megatron_random, "_fork_rng", contextlib.nullcontext),
+    ):
+        yield

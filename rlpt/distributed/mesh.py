@@ -85,6 +85,11 @@ class Mesh:
         self.agree(True)
 
 
+def world_axis(device: Device) -> Axis:
+    """All ranks as one axis, for which no mesh is needed."""
+    return Axis(device.rank, device.world_size, dist.distributed_c10d._get_default_group())
+
+
 def init_mesh(config: Config, device: Device) -> Mesh:
     """Builds Megatron's process groups. Raises ConfigError when the world size does not fit the configuration."""
     from megatron.core import parallel_state
@@ -114,6 +119,6 @@ def init_mesh(config: Config, device: Device) -> Mesh:
             config.parallel.tensor * config.parallel.pipeline,
             parallel_state.get_model_parallel_group(),
         ),
-        world=Axis(device.rank, device.world_size, dist.distributed_c10d._get_default_group()),
+        world=world_axis(device),
         torch_device=device.torch_device,
     )

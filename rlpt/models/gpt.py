@@ -29,6 +29,12 @@ from rlpt.models.initialization import initialize_weights
 from rlpt.models.layers import RMSNorm, SdpaAttention
 from rlpt.models.lora import AdaptedColumnParallelLinear, AdaptedRowParallelLinear
 
+RECOMPUTE: dict[str, dict[str, Any]] = {  # model.recompute in Megatron's words
+    "none": {},
+    "mlp": {"recompute_granularity": "selective", "recompute_modules": ["mlp"]},
+    "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+}
+
 
 class GPT(GPTModel):
     """Megatron's GPTModel that ends in hidden states: the output layer is the log-prob kernel's, so no logits exist.
@@ -86,6 +92,7 @@ def transformer_config(config: Config, device: Device) -> TransformerConfig:
         apply_rope_fusion=False,
         bias_dropout_fusion=False,
         deallocate_pipeline_outputs=False,
+        **RECOMPUTE[model.recompute],
     )
 
 
@@ -124,11 +131,18 @@ def build_gpt(config: Config, padded_vocabulary: int, mesh: Mesh, device: Device
 
     `heads` names the scalar heads that its last stage has.
     """
+    gpt = assemble_gpt(config, padded_vocabulary, mesh, device, heads)
+    initialize_weights(gpt, config, mesh)
+    return gpt.to(device.torch_device)
+
+
+def assemble_gpt(config: Config, padded_vocabulary: int, mesh: Mesh, device: Device, heads: Sequence[str] = ()) -> GPT:
+    """The modules of `build_gpt` without its weights: what they hold is not defined."""
     megatron_config = transformer_config(config, device)
     with device.megatron():
         model_parallel_cuda_manual_seed(config.seed, force_reset_rng=True)
         stage_layers = config.model.num_layers // config.parallel.pipeline
-        gpt = GPT(
+        return GPT(
             heads,
             config=megatron_config,
             transformer_layer_spec=TransformerBlockSubmodules(
@@ -142,5 +156,3 @@ def build_gpt(config: Config, padded_vocabulary: int, mesh: Mesh, device: Device
             position_embedding_type="rope",
             rotary_base=config.model.rotary_base,
         )
-    initialize_weights(gpt, config, mesh)
-    return gpt.to(device.torch_device)

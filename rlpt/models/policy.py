@@ -45,9 +45,12 @@ class Policy:
 
         Only rows with a loss are projected; the vocabulary is never gathered.
         """
+        return self.scores_at(hidden, batch, batch.loss_mask.flatten().nonzero().squeeze(1))
+
+    def scores_at(self, hidden: Tensor, batch: Batch, live: Tensor) -> Scores:
+        """The same for the label positions `live` [N] i64 of the flattened rows."""
         if self.gpt.config.sequence_parallel:
             hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
-        live = batch.loss_mask.flatten().nonzero().squeeze(1)
         rows = hidden.transpose(0, 1).reshape(-1, hidden.shape[-1])[live]
         values = None
         if batch.head:

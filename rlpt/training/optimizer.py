@@ -124,6 +124,20 @@ class Optimizer:
                 model_state, is_loading=is_loading, metadata={"distrib_optim_sharding_type": "fully_reshardable"}
             )
 
+    def allocated_bytes(self) -> int:
+        """Of moments and master weights on this rank, allocated here where no step has been made."""
+        self._allocate_state()
+        known = {one.untyped_storage()._cdata for one in self.model.module.parameters()}
+        held: dict[int, int] = {}
+        for part in self._parts():
+            masters = [one for group in part.optimizer.param_groups for one in group["params"]]
+            moments = [one for state in part.optimizer.state.values() for one in state.values()]
+            for tensor in masters + moments:
+                storage = tensor.untyped_storage()
+                if storage._cdata not in known:
+                    held[storage._cdata] = storage.nbytes()
+        return sum(held.values())
+
     def reload_weights(self) -> None:
         """To be called after the weights were set from outside: its master weights (of bfloat16) become theirs."""
         with self.device.megatron():

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.y*ml"))
 PARTS = ("base", "algorithms")  # folders of parts that recipes lay underneath
+SIZES = "sizes"  # recipes for clusters
 
 
 def kind(path):
@@ -24,12 +25,12 @@ def of_kind(wanted):
 
 
 def test_every_file_is_of_a_known_kind():
-    known = {"recipe", "data", "experiments", *PARTS}
+    known = {"recipe", "data", "experiments", SIZES, *PARTS}
     assert FILES
     assert [path for path in FILES if kind(path) not in known] == []
 
 
-@pytest.mark.parametrize("path", of_kind("recipe"), ids=str)
+@pytest.mark.parametrize("path", of_kind("recipe") + of_kind(SIZES), ids=str)
 def test_recipe_dry_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = load_config(CONFIGS / path)
