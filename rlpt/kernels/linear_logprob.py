@@ -170,7 +170,7 @@ class _LinearLogprob(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, index: Tensor | None, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
-        head = choose_head(plan.backend, hidden, weight, plan.shard, plan.chunk_size)
+        head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
         rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
         valid = valid_ids(ids, plan.shard.vocab_size)
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
@@ -202,7 +202,7 @@ class _LinearLogprob(torch.autograd.Function):
         into = _use(ctx.ready, slopes)
         if into is None:
             into = _empty_gradients(hidden, weight, (ctx.needs_input_grad[0], ctx.needs_input_grad[1]))
-            head = choose_head(plan.backend, hidden, weight, plan.shard, plan.chunk_size)
+            head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
             rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
             head.gradients(rows, finished, slopes, into)
         of_weight = None if into.weight is None else into.weight.to(weight.dtype)

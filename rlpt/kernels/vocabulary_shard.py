@@ -116,16 +116,25 @@ def finish(statistics: Tensor, valid: Tensor, group: Group) -> Finished:
     Each rank sends 3 + J numbers a row (16 bytes in f32 without candidates). All ranks add in the order of their ranks,
     so they get the same bits. `valid` [n, J]: the chosen ids are in the vocabulary.
     """
-    shards = _gather(statistics, group)  # [ranks, n, 3 + J]
-    peaks, totals, firsts, picked = shards[..., 0], shards[..., 1], shards[..., 2], shards[..., 3:].sum(0)
-    top = peaks.amax(0)
+    whole = merge(_gather(statistics, group))
+    peak, total, first, picked = whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3:]
+    log_total = total.log()
+    chosen = (picked - peak[:, None] - log_total[:, None]).masked_fill(~valid, -torch.inf)
+    return Finished(peak + log_total, log_total - first / total, chosen)
+
+
+def merge(parts: Tensor) -> Tensor:
+    """Statistics of disjoint sets of columns [P, n, 3 + J] -> those of their union [n, 3 + J], in the order given."""
+    if len(parts) == 1:
+        return parts[0]
+    peaks, totals, firsts, picked = parts[..., 0], parts[..., 1], parts[..., 2], parts[..., 3:].sum(0)
+    peak = peaks.amax(0)
+    # A part without a legal column has maximum -inf and sums 0; only -inf - -inf must not happen.
+    top = peak.masked_fill(peak == -torch.inf, 0)
     scale = (peaks - top).exp()
     total = (scale * totals).sum(0)
-    # A shard without a legal column has total = first = scale = 0; its maximum must only not be -inf here.
     first = (scale * (firsts + totals * (peaks.masked_fill(peaks == -torch.inf, 0) - top))).sum(0)
-    log_total = total.log()
-    chosen = (picked - top[:, None] - log_total[:, None]).masked_fill(~valid, -torch.inf)
-    return Finished(top + log_total, log_total - first / total, chosen)
+    return torch.cat([torch.stack([peak, total, first], 1), picked], 1)
 
 
 def _gather(statistics: Tensor, group: Group) -> Tensor:
