@@ -101,7 +101,7 @@ def check_whole(vocab, shift=0.0, dtype=torch.float32, masked=False, temperature
 
 def check_shards(edges: list[int], vocab: int) -> None:
     """Uneven shards, one of padding alone, their statistics merged as the collective does it."""
-    hidden, weight, labels, candidates, legal = inputs(vocab)
+    hidden, weight, labels, candidates, _ = inputs(vocab)
     ids, slopes = torch.cat([labels[:, None], candidates], 1), slopes_for(ROWS)
     heads, rows = [], []
     for begin, end in itertools.pairwise(edges):
