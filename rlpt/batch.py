@@ -47,6 +47,16 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def tokens_at(self, places: Tensor) -> Batch:
+        """The n label positions `places` [n] i64, counted row by row, as one row [1, n] of tokens that aren't
+        neighbours: for what looks at each token alone."""
+        chosen = {
+            one.name: getattr(self, one.name).flatten(0, 1)[places][None]
+            for one in fields(self)
+            if isinstance(getattr(self, one.name), Tensor) and one.name != "legal_table"
+        }
+        return replace(self, **chosen)
+
 
 @dataclass(frozen=True)
 class Scores:

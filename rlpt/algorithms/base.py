@@ -54,6 +54,12 @@ class Objective(Protocol):
         """Figures worked out from the means of `LossTerms.metrics`."""
         ...
 
+    @property
+    def is_token_local(self) -> bool:
+        """Whether the loss's derivative in a token's log-prob and entropy depends on that token's own figures alone, so
+        that it is known before the other tokens were scored."""
+        ...
+
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
@@ -106,6 +112,12 @@ class Algorithm(ABC):
     @property
     def needs_reference(self) -> bool:
         """Whether a reference snapshot's log-probs must be there."""
+        return False
+
+    @property
+    def is_token_local(self) -> bool:
+        """Whether the loss's derivative in a token's log-prob and entropy depends on that token's own figures alone:
+        the output layer then makes loss and gradient in one pass. False is always right."""
         return False
 
     @property

@@ -25,6 +25,10 @@ class Distill(Supervised):
 
     uses_targets: ClassVar[bool] = True
 
+    @property
+    def is_token_local(self) -> bool:
+        return True
+
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         mask, weights = batch.loss_mask, batch.candidate_weights
         assert weights is not None, f"distill: the batch of '{batch.objective}' has no candidates' weights"

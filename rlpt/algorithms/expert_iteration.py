@@ -29,6 +29,10 @@ class ExpertIteration(Algorithm):
     threshold: float = 1.0
     best_only: bool = False
 
+    @property
+    def is_token_local(self) -> bool:
+        return True
+
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         mask = batch.loss_mask
         advantages, _ = policy_tensors(batch, type(self).__name__)

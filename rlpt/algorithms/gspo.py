@@ -29,6 +29,10 @@ class GSPO(ClippedPolicyGradient):
     clip_low: float = 3e-4
     clip_high: float = 4e-4
 
+    @property
+    def is_token_local(self) -> bool:
+        return False  # a token's ratio is its sequence's
+
     def ratio(self, drift: Tensor, batch: Batch) -> Tensor:
         return functional.sequence_log_ratio(drift, batch.segments, batch.loss_mask).exp()
 

@@ -15,6 +15,10 @@ from rlpt.registry import register
 class NextToken(Supervised):
     """L = -sum log p(label). On played episodes this is behaviour cloning of every one of them, good or bad."""
 
+    @property
+    def is_token_local(self) -> bool:
+        return True
+
     def __call__(self, scores: Scores, batch: Batch) -> LossTerms:
         total = -masked_sum(scores.logprobs, batch.loss_mask)
         return LossTerms(total, {"entropy": masked_sum(scores.entropy.detach(), batch.loss_mask)})

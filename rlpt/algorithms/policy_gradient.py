@@ -64,6 +64,10 @@ class PolicyGradient(Algorithm):
         return self.kl_coefficient > 0
 
     @property
+    def is_token_local(self) -> bool:
+        return not self.mask_sequences
+
+    @property
     def needs_silent(self) -> bool:
         return self._kl_in_loss or self.entropy_bonus > 0
 

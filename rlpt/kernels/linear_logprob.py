@@ -10,13 +10,17 @@ With logits l, m = max_j l_j, Z = sum_j exp(l_j - m), p_j = exp(l_j - m) / Z:
     H       = log Z - sum_j p_j (l_j - m)          d H / d l_j = -p_j (log p_j + H)
 
 Each rank reduces its own columns against its own maximum (a shard without a legal token has maximum -inf and
-contributes exactly 0). Then one max over the group rescales the sums, and one sum of [Z, sum exp * (l - m), l_y, l_k]
-finishes every row, so a call costs two collectives whatever N is. The backward recomputes the logits by chunks of rows.
+contributes exactly 0). One collective brings [m, Z, sum exp * (l - m), l_y, l_k] of all ranks together, 16 bytes a row
+and rank without candidates.
+
+Two ways to the gradient, with one result. The backward makes the logits again, chunk by chunk: 4 products of
+2 N H V operations. Where the caller can say beforehand what the derivative of its loss in every row's figures will be
+(up to one factor), each chunk's logits turn into gradients while they are there: 3 products (`slopes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,25 +29,35 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Group = dist.ProcessGroup | None  # None: a group of this rank alone
+from rlpt.kernels.backend import Backend, choose_head
+from rlpt.kernels.vocabulary_shard import (
+    Finished,
+    Gradients,
+    Group,
+    Head,
+    Rows,
+    Shard,
+    Slopes,
+    finish,
+    owned_columns,
+    sum_dtype,
+    valid_ids,
+)
+
+_ROUNDING = 8  # units in the last place of the largest slope by which one may differ from what was foretold
 
 
 @dataclass(frozen=True)
 class LinearLogprob:
-    """What the output layer says of N rows; the same on every rank of the group."""
+    """What the output layer says of N rows, the same on every rank of the group; or the slopes of a loss in that."""
 
     logprobs: Tensor  # [N] f32 (f64 for f64 inputs)
     entropy: Tensor  # [N] as logprobs, nats
     candidate_logprobs: Tensor | None = None  # [N, K] as logprobs
 
 
-@dataclass(frozen=True)
-class _Shard:
-    start: int  # global id of the shard's first column
-    vocab_size: int  # real ids, over all shards
-    group: Group
-    temperature: float
-    chunk_size: int  # rows whose logits exist at a time
+# (rows of the whole, their figures) -> the derivative of the loss in them, up to one factor that is common to all rows.
+SlopesOf = Callable[[slice, LinearLogprob], LinearLogprob]
 
 
 def vocab_parallel_logprob(
@@ -66,17 +80,17 @@ def vocab_parallel_logprob(
     assert group is None or not logits_local.requires_grad, "over a group the reference has no backward"
     _check(labels, vocab_size, temperature, legal_table, legal_index)
     columns = logits_local.shape[1]
-    illegal = _illegal_columns(legal_table, vocab_start, columns, vocab_size, logits_local.device)
-    illegal = illegal if legal_index is None else illegal[legal_index]
-    logits = (logits_local.to(_sum_dtype(logits_local)) / temperature).masked_fill(illegal, -torch.inf)
+    outside = torch.arange(vocab_start, vocab_start + columns, device=logits_local.device) >= vocab_size
+    illegal = outside[None] | _illegal_columns(legal_table, legal_index, vocab_start, columns)
+    logits = (logits_local.to(sum_dtype(logits_local)) / temperature).masked_fill(illegal, -torch.inf)
     peak = _reduce(logits.amax(1).detach().clone(), dist.ReduceOp.MAX, group)[:, None]
     total = _reduce((logits - peak).exp().sum(1), dist.ReduceOp.SUM, group)[:, None]
     logprobs = logits - peak - total.log()
     entropy = -(logprobs.exp() * logprobs.masked_fill(illegal, 0)).sum(1)
     ids = _chosen_ids(labels, candidates)
-    column, owned = _owned(ids, vocab_start, columns)
+    column, owned = owned_columns(ids, vocab_start, columns)
     chosen = torch.where(owned, logprobs.gather(1, column), 0)
-    chosen = _reduce(chosen, dist.ReduceOp.SUM, group).masked_fill(~_valid(ids, vocab_size), -torch.inf)
+    chosen = _reduce(chosen, dist.ReduceOp.SUM, group).masked_fill(~valid_ids(ids, vocab_size), -torch.inf)
     return _result(chosen, _reduce(entropy, dist.ReduceOp.SUM, group), candidates)
 
 
@@ -91,132 +105,177 @@ def linear_logprob(
     temperature: float = 1.0,
     legal_table: Tensor | None = None,
     legal_index: Tensor | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int | None = None,
     candidates: Tensor | None = None,
+    slopes: SlopesOf | None = None,
+    backend: Backend = "auto",
 ) -> LinearLogprob:
     """Log-probs of `labels` and `candidates`, and the entropy, of softmax(hidden @ weight.T / temperature).
 
     hidden [N, H] and labels [N] i64 (global ids) are the same on all ranks of `group`; weight [V_local, H] is this
     rank's rows of the output layer. Only rows that carry loss need to be passed; N may be 0. `legal_table` [S, V] bool
     (V >= `vocab_size`, global columns) and `legal_index` [N] i64 limit row n to the ids of set `legal_index[n]`;
-    `candidates` [N, K] i64 are further ids to score.
+    `candidates` [N, K] i64 are further ids to score. `chunk_size`: rows whose logits exist at a time, None: what suits
+    the width and the backend.
 
-    Sums are f32, or f64 where hidden is f64; narrower inputs are widened before they are multiplied. An id outside
-    [0, vocab_size) or outside its row's legal set has log-prob -inf; a row without any legal id gives NaN.
+    Sums are f32, or f64 where hidden is f64. An id outside [0, vocab_size) or outside its row's legal set has log-prob
+    -inf; a row without any legal id gives NaN.
 
-    Backward: exact for every output, once. The gradient of `weight` is whole. The gradient of `hidden` is this rank's
-    PARTIAL sum (over its own columns): the caller's tensor-parallel mapping adds it up over the group.
+    Backward: exact for every output. The gradient of `weight` is whole. The gradient of `hidden` is this rank's
+    PARTIAL sum (over its own columns): the caller's tensor-parallel mapping adds it up over the group. Rows whose
+    gradient is 0 cost nothing in it.
+
+    `slopes` foretells that gradient, chunk by chunk, and gradients are then made in the forward pass, with one
+    collective a chunk. It cannot make them wrong: the backward compares what arrives with what was foretold, and makes
+    the logits again unless it is the same up to one factor and rounding (8 units in the last place of the largest).
 
     Raises ValueError for a temperature <= 0, a chunk_size < 1, a legal table without an index or the other way round,
     and a table narrower than the vocabulary.
     """
     _check(labels, vocab_size, temperature, legal_table, legal_index)
-    if chunk_size < 1:
+    if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: must be at least 1 row")
     rows, width = hidden.shape
     assert weight.shape[1:] == (width,), f"weight {tuple(weight.shape)} does not fit hidden {tuple(hidden.shape)}"
     assert labels.shape == (rows,), f"labels {tuple(labels.shape)} do not fit hidden {tuple(hidden.shape)}"
-    illegal = _illegal_columns(legal_table, vocab_start, weight.shape[0], vocab_size, hidden.device)
-    shard = _Shard(vocab_start, vocab_size, group, temperature, chunk_size)
+    illegal = None if legal_table is None else _illegal_table(legal_table, vocab_start, weight.shape[0])
+    shard = Shard(vocab_start, vocab_size, temperature, illegal)
+    plan = _Plan(shard, group, chunk_size, backend, slopes if torch.is_grad_enabled() else None)
     ids = _chosen_ids(labels, candidates)
-    chosen, entropy = _LinearLogprob.apply(hidden, weight, ids, illegal, legal_index, shard)
+    chosen, entropy = _LinearLogprob.apply(hidden, weight, ids, legal_index, plan)
     return _result(chosen, entropy, candidates)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    shard: Shard
+    group: Group
+    chunk_size: int | None
+    backend: Backend
+    slopes: SlopesOf | None
+
+
+@dataclass
+class _Ready:
+    """Gradients that were made in the forward pass, for slopes that were foretold. Mutable: used once."""
+
+    slopes: Slopes
+    gradients: Gradients | None
+
+
 class _LinearLogprob(torch.autograd.Function):
-    """(hidden [N, H], weight [V_local, H], ids [N, 1+K]) -> log-probs [N, 1+K] and entropy [N]."""
+    """(hidden [N, H], weight [V_local, H], ids [N, J = 1 + K]) -> log-probs [N, J] and entropy [N]."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, illegal: Tensor, index: Tensor | None, shard: _Shard
+        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, index: Tensor | None, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
-        dtype = _sum_dtype(hidden)
-        peak, total, first = (hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in range(3))
-        picked = hidden.new_empty(ids.shape, dtype=dtype)
-        column, owned = _owned(ids, shard.start, weight.shape[0])
-        for rows, logits in _chunks(hidden, weight.to(dtype), illegal, index, shard):
-            peak[rows] = logits.amax(1)
-            picked[rows] = logits.gather(1, column[rows])
-            shifted = logits.sub_(_finite(peak[rows])[:, None])
-            exponentials = shifted.exp()
-            total[rows] = exponentials.sum(1)
-            first[rows] = exponentials.mul_(shifted.clamp_min_(torch.finfo(dtype).min)).sum(1)  # 0 * -inf is 0 here
-
-        top = _reduce(peak.clone(), dist.ReduceOp.MAX, shard.group)
-        scale = (peak - top).exp()
-        first = scale * (first + total * (_finite(peak) - top))
-        picked = torch.where(owned, picked - top[:, None], 0)
-        packed = torch.cat([(scale * total)[:, None], first[:, None], picked], 1)
-        packed = _reduce(packed, dist.ReduceOp.SUM, shard.group)
-        log_total = packed[:, 0].log()
-        entropy = log_total - packed[:, 1] / packed[:, 0]
-        valid = _valid(ids, shard.vocab_size)
-        chosen = (packed[:, 2:] - log_total[:, None]).masked_fill(~valid, -torch.inf)
-
-        ctx.save_for_backward(hidden, weight, ids, illegal, index, top + log_total, entropy)
-        ctx.shard = shard
+        head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
+        rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
+        valid = valid_ids(ids, plan.shard.vocab_size)
+        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        ctx.ready = None
+        if plan.slopes is not None and any(wanted):
+            into = _empty_gradients(hidden, weight, wanted)
+            finished, foretold = _one_pass(head, rows, valid, plan.slopes, plan.group, into)
+            ctx.ready = _Ready(foretold, into)
+        else:
+            finished = finish(head.statistics(rows), valid, plan.group)
+        ctx.save_for_backward(hidden, weight, ids, index, finished.log_sum, finished.entropy, finished.chosen)
+        ctx.plan = plan
         ctx.set_materialize_grads(False)
-        return chosen, entropy
+        return finished.chosen, finished.entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_chosen: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, ids, illegal, index, log_sum, entropy = ctx.saved_tensors
-        shard: _Shard = ctx.shard
+        hidden, weight, ids, index, *figures = ctx.saved_tensors
         if grad_chosen is None and grad_entropy is None:
-            return (None,) * 6
-        wide = weight.to(log_sum.dtype)
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(wide) if ctx.needs_input_grad[1] else None
-        grad_ids = torch.zeros_like(ids, dtype=wide.dtype) if grad_chosen is None else grad_chosen
-        grad_ids = grad_ids.masked_fill(~_valid(ids, shard.vocab_size), 0)
-        column, owned = _owned(ids, shard.start, weight.shape[0])
-        for rows, logits in _chunks(hidden, wide, illegal, index, shard):
-            logprobs = logits.sub_(log_sum[rows, None])
-            probabilities = logprobs.exp()
-            grad = probabilities * -grad_ids[rows].sum(1, keepdim=True)
-            if grad_entropy is not None:
-                surprise = logprobs.clamp_min_(torch.finfo(wide.dtype).min).add_(entropy[rows, None])
-                grad.sub_(probabilities.mul_(surprise).mul_(grad_entropy[rows, None]))
-            grad.scatter_add_(1, column[rows], torch.where(owned[rows], grad_ids[rows], 0))
-            grad.div_(shard.temperature)
-            if grad_hidden is not None:
-                grad_hidden[rows] = (grad @ wide).to(hidden.dtype)
-            if grad_weight is not None:
-                grad_weight.addmm_(grad.t(), hidden[rows].to(wide.dtype))
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None
+            return (None,) * 5
+        plan: _Plan = ctx.plan
+        finished = Finished(*figures)
+        slopes = Slopes(
+            torch.zeros_like(finished.chosen) if grad_chosen is None else grad_chosen,
+            torch.zeros_like(finished.entropy) if grad_entropy is None else grad_entropy,
+        )
+        slopes = _of_valid(slopes, valid_ids(ids, plan.shard.vocab_size))
+        into = _use(ctx.ready, slopes)
+        if into is None:
+            into = _empty_gradients(hidden, weight, (ctx.needs_input_grad[0], ctx.needs_input_grad[1]))
+            head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
+            rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
+            head.gradients(rows, finished, slopes, into)
+        of_weight = None if into.weight is None else into.weight.to(weight.dtype)
+        return into.hidden, of_weight, None, None, None
 
 
-def _chunks(
-    hidden: Tensor, weight: Tensor, illegal: Tensor, index: Tensor | None, shard: _Shard
-) -> Iterator[tuple[slice, Tensor]]:
-    """(rows, their logits [rows, V_local] at the temperature, -inf where illegal), chunk by chunk."""
-    for begin in range(0, hidden.shape[0], shard.chunk_size):
-        rows = slice(begin, min(begin + shard.chunk_size, hidden.shape[0]))
-        logits = (hidden[rows].to(weight.dtype) @ weight.t()).div_(shard.temperature)
-        yield rows, logits.masked_fill_(illegal if index is None else illegal[index[rows]], -torch.inf)
+def _one_pass(
+    head: Head, rows: Rows, valid: Tensor, slopes_of: SlopesOf, group: Group, into: Gradients
+) -> tuple[Finished, Slopes]:
+    """Figures of all rows, and the slopes by which their gradients were written to `into`."""
+    parts, foretold = [], []
+    # At least one part, so that a call without rows has figures too.
+    for at, part in list(rows.chunks(head.chunk_size)) or [(slice(0, 0), rows)]:
+        opened, statistics = head.open(part)
+        finished = finish(statistics, valid[at], group)
+        few = rows.column.shape[1] == 1
+        said = slopes_of(
+            at, LinearLogprob(finished.chosen[:, 0], finished.entropy, None if few else finished.chosen[:, 1:])
+        )
+        chosen = said.logprobs[:, None]
+        if said.candidate_logprobs is not None:
+            chosen = torch.cat([chosen, said.candidate_logprobs], 1)
+        dtype = finished.entropy.dtype
+        slopes = _of_valid(Slopes(chosen.to(dtype), said.entropy.to(dtype)), valid[at])
+        head.close(part, opened, finished, slopes, into[at])
+        parts.append(finished)
+        foretold.append(slopes)
+    finished = Finished(*(torch.cat(one) for one in zip(*((p.log_sum, p.entropy, p.chosen) for p in parts))))
+    return finished, Slopes(torch.cat([one.chosen for one in foretold]), torch.cat([one.entropy for one in foretold]))
 
 
-def _illegal_columns(table: Tensor | None, start: int, columns: int, vocab_size: int, device: torch.device) -> Tensor:
-    """[S, V_local] bool (S = 1 without a table): padding, and what each legal set leaves out."""
-    if table is None:
-        illegal = torch.zeros(1, columns, dtype=torch.bool, device=device)
-    else:
-        illegal = torch.ones(table.shape[0], columns, dtype=torch.bool, device=device)
-        covered = table[:, start : start + columns]
-        illegal[:, : covered.shape[1]] = ~covered
-    illegal[:, max(0, vocab_size - start) :] = True
+def _use(ready: _Ready | None, slopes: Slopes) -> Gradients | None:
+    """The gradients that were made beforehand, if they are those of `slopes`; None: they must be made now."""
+    if ready is None or ready.gradients is None:
+        return None
+    foretold = torch.cat([ready.slopes.chosen.flatten(), ready.slopes.entropy]).double()
+    arrived = torch.cat([slopes.chosen.flatten(), slopes.entropy]).double()
+    factor = float(arrived @ foretold) / max(float(foretold @ foretold), torch.finfo(torch.float64).tiny)
+    bound = _ROUNDING * torch.finfo(slopes.entropy.dtype).eps * arrived.abs().max() if len(arrived) else 0.0
+    if not bool(((arrived - factor * foretold).abs() <= bound).all()):
+        return None
+    made, ready.gradients = ready.gradients, None  # a second backward makes its own
+    for gradient in (made.hidden, made.weight):
+        if gradient is not None and factor != 1:
+            gradient.mul_(factor)
+    return made
+
+
+def _empty_gradients(hidden: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> Gradients:
+    return Gradients(
+        torch.empty_like(hidden) if wanted[0] else None,
+        torch.zeros_like(weight, dtype=sum_dtype(weight)) if wanted[1] else None,
+    )
+
+
+def _of_valid(slopes: Slopes, valid: Tensor) -> Slopes:
+    """Without those of ids outside the vocabulary, which are not functions of the logits."""
+    return Slopes(slopes.chosen.masked_fill(~valid, 0), slopes.entropy)
+
+
+def _illegal_table(table: Tensor, start: int, columns: int) -> Tensor:
+    """[S, V_local] bool: what each legal set leaves out of the shard."""
+    illegal = torch.ones(table.shape[0], columns, dtype=torch.bool, device=table.device)
+    covered = table[:, start : start + columns]
+    illegal[:, : covered.shape[1]] = ~covered
     return illegal
 
 
-def _owned(ids: Tensor, start: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Column of each global id in this shard (clamped into it), and whether the shard holds it."""
-    column = ids - start
-    return column.clamp(0, columns - 1), (column >= 0) & (column < columns)
-
-
-def _valid(ids: Tensor, vocab_size: int) -> Tensor:
-    return (ids >= 0) & (ids < vocab_size)
+def _illegal_columns(table: Tensor | None, index: Tensor | None, start: int, columns: int) -> Tensor:
+    """[N, V_local] bool, or [1, 1] without a table."""
+    if table is None or index is None:
+        return torch.zeros(1, 1, dtype=torch.bool)
+    return _illegal_table(table, start, columns)[index]
 
 
 def _chosen_ids(labels: Tensor, candidates: Tensor | None) -> Tensor:
@@ -226,15 +285,6 @@ def _chosen_ids(labels: Tensor, candidates: Tensor | None) -> Tensor:
 
 def _result(chosen: Tensor, entropy: Tensor, candidates: Tensor | None) -> LinearLogprob:
     return LinearLogprob(chosen[:, 0], entropy, None if candidates is None else chosen[:, 1:])
-
-
-def _finite(peak: Tensor) -> Tensor:
-    """The maximum, 0 where a shard has no legal column (so that -inf - -inf never happens)."""
-    return peak.masked_fill(peak == -torch.inf, 0)
-
-
-def _sum_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def _reduce(tensor: Tensor, operation: Any, group: Group) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,13 @@ from torch import Tensor
 from rlpt.batch import Batch, Scores
 from rlpt.distributed.device import Device
 from rlpt.distributed.mesh import Mesh
-from rlpt.kernels.linear_logprob import linear_logprob
+from rlpt.kernels.linear_logprob import LinearLogprob, SlopesOf, linear_logprob
 from rlpt.models.decode import DecodeState, Known, prefill
 from rlpt.models.gpt import GPT
 from rlpt.models.layers import packed_attention_mask
+
+# Scores of some tokens [1, n] and their batch -> the derivative of the loss in those scores, up to a common factor.
+LossSlopes = Callable[[Scores, Batch], Scores]
 
 
 class Policy:
@@ -40,10 +43,11 @@ class Policy:
         mask = None if one_segment else packed_attention_mask(batch.segments)
         return (module or self.gpt)(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=mask)
 
-    def scores(self, hidden: Tensor, batch: Batch) -> Scores:
+    def scores(self, hidden: Tensor, batch: Batch, slopes: LossSlopes | None = None) -> Scores:
         """Last stage only: log-probs of the labels, entropies, and values of the batch's head; 0 off `loss_mask`.
 
-        Only rows with a loss are projected; the vocabulary is never gathered.
+        Only rows with a loss are projected; the vocabulary is never gathered. Where `slopes` foretells the loss's
+        derivative from a token's own scores, the output layer's gradient is made in this pass.
         """
         return self.scores_at(hidden, batch, batch.loss_mask.flatten().nonzero().squeeze(1))
 
@@ -72,6 +76,7 @@ class Policy:
             legal_table=batch.legal_table,
             legal_index=None if batch.legal_index is None else batch.legal_index.flatten()[live],
             candidates=None if batch.candidates is None else batch.candidates.flatten(0, 1)[live],
+            slopes=None if slopes is None else _slopes_by_rows(slopes, batch, live, values),
         )
         return Scores(
             logprobs=_spread(result.logprobs, live, batch.labels.shape),
@@ -136,6 +141,24 @@ class Policy:
     ) -> tuple[DecodeState, Tensor]:
         """Starts a batch of completions; see models/decode.py."""
         return prefill(self.gpt, self.mesh, tokens, lengths, capacity, self.vocab_size, known)
+
+
+def _slopes_by_rows(slopes: LossSlopes, batch: Batch, live: Tensor, values: Tensor | None) -> SlopesOf:
+    """`slopes` as the output layer asks for them: rows of the live label positions."""
+
+    def of_rows(rows: slice, result: LinearLogprob) -> LinearLogprob:
+        candidates = result.candidate_logprobs
+        scores = Scores(
+            logprobs=result.logprobs[None],
+            entropy=result.entropy[None],
+            candidate_logprobs=None if candidates is None else candidates[None],
+            values=None if values is None else values.detach()[rows][None],
+        )
+        found = slopes(scores, batch.tokens_at(live[rows]))
+        candidates = found.candidate_logprobs
+        return LinearLogprob(found.logprobs[0], found.entropy[0], None if candidates is None else candidates[0])
+
+    return of_rows
 
 
 def _spread(values: Tensor, live: Tensor, shape: torch.Size) -> Tensor:

@@ -24,6 +24,7 @@ from rlpt.batch import Batch, Scores
 from rlpt.errors import ConfigError
 from rlpt.models.policy import Policy
 from rlpt.registry import suggest
+from rlpt.training.loss_slopes import loss_slopes
 from rlpt.training.optimizer import Optimizer
 from rlpt.training.schedule import StepPlan
 
@@ -154,8 +155,10 @@ class TrainStep:
             output = self.policy.forward(batch, module)
 
             def loss_function(hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-                scores = self.policy.scores(hidden, batch)
-                terms = self.objectives[batch.objective](scores, batch)
+                objective = self.objectives[batch.objective]
+                slopes = loss_slopes(objective) if objective.is_token_local else None
+                scores = self.policy.scores(hidden, batch, slopes)
+                terms = objective(scores, batch)
                 for show in observers:
                     show(batch, scores)
                 sums.add(batch.objective, terms)

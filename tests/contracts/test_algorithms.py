@@ -1,7 +1,7 @@
 """What every registered algorithm owes, with its default options."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from rlpt.algorithms.base import Algorithm
 from rlpt.batch import Batch, Scores
 from rlpt.errors import ConfigError
 from rlpt.registry import create, lookup, names
+from rlpt.training.loss_slopes import loss_slopes
 
 ALL = names("algorithm")
 TARGETED = [name for name in ALL if lookup("algorithm", name).uses_targets]
@@ -229,3 +230,25 @@ def test_a_two_armed_bandit_is_solved(name):
     assert bandit.logits.softmax(0)[1] > 0.95
     if algorithm.head:  # its value of the one state there is: the reward less the KL of 0.05 log 2
         assert bandit.value.item() == pytest.approx(1 - 0.05 * math.log(2), abs=0.05)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if made(name).is_token_local])
+def test_a_token_local_loss_has_the_same_slopes_token_by_token(name):
+    algorithm, bandit = made(name), Bandit()
+    arms, advantages = [0, 1, 1, 0, 1], [1.0, -0.5, 2.0, 0.0, -1.5]
+    scores, batch = bandit.batch(arms, advantages)
+    moved = torch.linspace(-0.4, 0.4, len(arms))[None]
+    scores = replace(scores, logprobs=scores.logprobs.detach() + moved, values=scores.values.detach())
+    whole = loss_slopes(algorithm)(scores, batch)
+    for place in range(len(arms)):
+        at = torch.tensor([place])
+        alone = Scores(*(getattr(scores, key.name)[:, at] for key in fields(scores)))
+        found = loss_slopes(algorithm)(alone, batch.tokens_at(at))
+        for key in ("logprobs", "entropy", "candidate_logprobs"):
+            torch.testing.assert_close(getattr(found, key), getattr(whole, key)[:, at])
+    assert max(whole.logprobs.abs().max(), whole.candidate_logprobs.abs().max()) > 0.1
+
+
+def test_which_losses_look_at_each_token_alone():
+    assert {name for name in ALL if not made(name).is_token_local} == {"gspo", "value_regression"}
+    assert not create("algorithm", {"name": "grpo", "mask_sequences": 2.0}).is_token_local

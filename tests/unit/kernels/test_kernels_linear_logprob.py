@@ -4,52 +4,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from helpers.output_layer import HIDDEN, PADDED, ROWS, VOCAB, inputs, legal_sets, naive, slopes_of_weighted, weighted
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlpt.kernels.linear_logprob import linear_logprob, vocab_parallel_logprob
-
-VOCAB, PADDED, HIDDEN, ROWS = 11, 14, 5, 7
-
-
-def inputs(rows=ROWS, padded=PADDED, dtype=torch.float64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(rows, HIDDEN, dtype=dtype, generator=generator)
-    weight = torch.randn(padded, HIDDEN, dtype=dtype, generator=generator)
-    labels = torch.arange(rows) * 3 % VOCAB
-    candidates = torch.stack([(labels + 1) % VOCAB, labels], 1)
-    return hidden, weight, labels, candidates
-
-
-def legal_sets(labels, width=PADDED):
-    """Row 0: everything; row 1 + n: the label of row n and the two lowest ids (so that high shards go empty)."""
-    table = torch.zeros(1 + len(labels), width, dtype=torch.bool)
-    table[0] = True
-    for row, label in enumerate(labels.tolist()):
-        table[1 + row, [0, 1, label]] = True
-    index = torch.arange(1, 1 + len(labels))
-    index[0] = 0
-    return table, index
-
-
-def naive(hidden, weight, labels, candidates=None, temperature=1.0, legal=None):
-    logits = (hidden @ weight.t() / temperature)[:, :VOCAB]
-    if legal is not None:
-        logits = logits.masked_fill(~legal[0][legal[1]][:, :VOCAB], -torch.inf)
-    logprobs = logits.log_softmax(1)
-    entropy = -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0)).sum(1)
-    chosen = logprobs.gather(1, labels[:, None])[:, 0]
-    return chosen, entropy, None if candidates is None else logprobs.gather(1, candidates)
-
-
-def weighted(logprobs, entropy, chosen=None):
-    """A scalar in which every output has its own weight."""
-    total = (logprobs * torch.linspace(-1, 2, len(logprobs))).sum() + (
-        entropy * torch.linspace(1, 3, len(entropy))
-    ).sum()
-    if chosen is None:
-        return total
-    finite = chosen.masked_fill(chosen == -torch.inf, 0)
-    return total + (finite * torch.linspace(-2, 1, chosen.numel()).view_as(chosen)).sum()
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
@@ -225,7 +183,7 @@ def test_reference_equals_log_softmax():
 LAYOUTS = {2: [(0, 7, 14), (0, 3, 14), (0, 11, 14)], 3: [(0, 5, 10, 14), (0, 6, 9, 14), (0, 1, 2, 14), (0, 9, 12, 14)]}
 
 
-def check_layout(edges, rank, group):
+def check_layout(edges, rank, group, one_pass):
     hidden, full, labels, candidates = inputs()
     begin, end = edges[rank], edges[rank + 1]
     for legal in (None, legal_sets(labels), legal_sets(labels, VOCAB)):
@@ -233,7 +191,10 @@ def check_layout(edges, rank, group):
         options = {"vocab_start": begin, "vocab_size": VOCAB, "group": group, "temperature": 0.9}
         options |= {"legal_table": table, "legal_index": index, "candidates": candidates}
         local, weight = hidden.clone().requires_grad_(), full[begin:end].clone().requires_grad_()
-        result = linear_logprob(local, weight, labels, chunk_size=3, **options)
+        seen = []
+        slopes = slopes_of_weighted(ROWS, seen) if one_pass else None
+        result = linear_logprob(local, weight, labels, chunk_size=3, slopes=slopes, **options)
+        assert len(seen) == (3 if one_pass else 0)
         whole, whole_weight = hidden.clone().requires_grad_(), full.clone().requires_grad_()
         expected = naive(whole, whole_weight, labels, candidates, 0.9, legal)
         plain = vocab_parallel_logprob(hidden @ full[begin:end].t(), labels, **options)
@@ -248,21 +209,22 @@ def check_layout(edges, rank, group):
 
 
 def check_collectives(rank, group):
-    """One max and one sum, although every row is a chunk of its own."""
-    hidden, full, labels, candidates = inputs()
-    calls, all_reduce = [], dist.all_reduce
+    """Each rank sends four numbers a row, and one more for a candidate: at once, or by chunks in one pass."""
+    hidden, full, labels, candidates = inputs(dtype=torch.float32)
+    sent, all_gather = [], dist.all_gather
 
-    def counted(tensor, **options):
-        calls.append(tuple(tensor.shape))
-        return all_reduce(tensor, **options)
+    def counted(gathered, tensor, **options):
+        sent.append(tensor.numel() * tensor.element_size())
+        return all_gather(gathered, tensor, **options)
 
-    dist.all_reduce = counted
-    weight = full[5 * rank : 5 * rank + 5]
-    linear_logprob(
-        hidden, weight, labels, vocab_start=5 * rank, vocab_size=VOCAB, group=group, chunk_size=1, candidates=candidates
-    )
-    dist.all_reduce = all_reduce
-    assert calls == [(ROWS,), (ROWS, 5)], calls
+    dist.all_gather = counted
+    weight = full[5 * rank : 5 * rank + 5].requires_grad_()
+    options = {"vocab_start": 5 * rank, "vocab_size": VOCAB, "group": group}
+    linear_logprob(hidden, weight, labels, chunk_size=1, **options)
+    linear_logprob(hidden, weight, labels, chunk_size=1, candidates=candidates, **options)
+    linear_logprob(hidden, weight, labels, chunk_size=4, slopes=slopes_of_weighted(ROWS), **options)
+    dist.all_gather = all_gather
+    assert sent == [16 * ROWS, 24 * ROWS, 16 * 4, 16 * 3], sent
 
 
 def tensor_parallel_rank(rank, path):
@@ -272,7 +234,8 @@ def tensor_parallel_rank(rank, path):
     for size, layouts in LAYOUTS.items():
         for edges in layouts:
             if rank < size:
-                check_layout(edges, rank, groups[size])
+                check_layout(edges, rank, groups[size], one_pass=False)
+                check_layout(edges, rank, groups[size], one_pass=True)
     check_collectives(rank, groups[3])
     hidden, weight, labels, _ = inputs(rows=0)
     assert linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, group=groups[3]).logprobs.shape == (

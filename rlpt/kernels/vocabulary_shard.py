@@ -1,0 +1,163 @@
+"""What every backend of the output layer shares: a shard's columns, the rows that are scored, the sum over shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Group = dist.ProcessGroup | None  # None: a group of this rank alone
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This rank's columns of the output layer; column j is the global id `start + j`."""
+
+    start: int
+    vocab_size: int  # real ids, over all shards
+    temperature: float
+    illegal: Tensor | None  # [S, columns of the weight] bool: what each legal set leaves out
+
+    def real_columns(self, columns: int) -> int:
+        """How many of the shard's first columns are ids of the vocabulary; those after them are padding."""
+        return min(max(self.vocab_size - self.start, 0), columns)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are scored, each at J = 1 + K chosen ids: the label first."""
+
+    hidden: Tensor  # [n, H]
+    column: Tensor  # [n, J] i64 of each chosen id in this shard, clamped into it
+    owned: Tensor  # [n, J] bool: the shard holds the id
+    legal_index: Tensor | None  # [n] i64 into Shard.illegal
+
+    def __getitem__(self, rows: slice | Tensor) -> Rows:
+        index = None if self.legal_index is None else self.legal_index[rows]
+        return Rows(self.hidden[rows], self.column[rows], self.owned[rows], index)
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, Rows]]:
+        for begin in range(0, len(self.hidden), size):
+            rows = slice(begin, min(begin + size, len(self.hidden)))
+            yield rows, self[rows]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A row's figures over the whole vocabulary, the same on all ranks."""
+
+    log_sum: Tensor  # [n] log sum_j exp l_j
+    entropy: Tensor  # [n] nats
+    chosen: Tensor  # [n, J] log-probs
+
+    def __getitem__(self, rows: slice | Tensor) -> Finished:
+        return Finished(self.log_sum[rows], self.entropy[rows], self.chosen[rows])
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Derivatives of the loss, in every figure of a row."""
+
+    chosen: Tensor  # [n, J]
+    entropy: Tensor  # [n]
+
+    def __getitem__(self, rows: slice | Tensor) -> Slopes:
+        return Slopes(self.chosen[rows], self.entropy[rows])
+
+    def live(self) -> Tensor:
+        """[n] bool: rows with any gradient."""
+        return (self.chosen != 0).any(1) | (self.entropy != 0)
+
+    def scaled(self, factor: float) -> Slopes:
+        return replace(self, chosen=self.chosen * factor, entropy=self.entropy * factor)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Where gradients are written to; None: not wanted."""
+
+    hidden: Tensor | None  # [n, H], this rank's part
+    weight: Tensor | None  # [columns, H] in the dtype of sums; added to
+
+    def __getitem__(self, rows: slice) -> Gradients:
+        return Gradients(None if self.hidden is None else self.hidden[rows], self.weight)
+
+
+class Head(Protocol):
+    """One shard of an output layer: logits are made, reduced to statistics, and turned into gradients."""
+
+    chunk_size: int  # rows whose logits exist at a time, where logits are kept between statistics and gradients
+
+    def statistics(self, rows: Rows) -> Tensor:
+        """[n, 3 + J] of this shard alone: the maximum m (-inf without a legal column), sum_j e^(l_j - m), sum_j
+        e^(l_j - m) (l_j - m), and the chosen ids' logits (0 where another shard holds the id)."""
+        ...
+
+    def gradients(self, rows: Rows, finished: Finished, slopes: Slopes, into: Gradients) -> None:
+        """Makes the logits again; writes the gradient of `rows.hidden`, adds that of the weight."""
+        ...
+
+    def open(self, rows: Rows) -> tuple[Any, Tensor]:
+        """The logits of at most `chunk_size` rows, in a form for `close` alone, and their statistics."""
+        ...
+
+    def close(self, rows: Rows, opened: Any, finished: Finished, slopes: Slopes, into: Gradients) -> None:
+        """As `gradients`, from the logits of `open`, which are used up."""
+        ...
+
+
+def finish(statistics: Tensor, valid: Tensor, group: Group) -> Finished:
+    """Statistics of each rank's shard [n, 3 + J] -> figures of the whole rows, by one collective.
+
+    Each rank sends 3 + J numbers a row (16 bytes in f32 without candidates). All ranks add in the order of their ranks,
+    so they get the same bits. `valid` [n, J]: the chosen ids are in the vocabulary.
+    """
+    whole = merge(_gather(statistics, group))
+    peak, total, first, picked = whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3:]
+    log_total = total.log()
+    chosen = (picked - peak[:, None] - log_total[:, None]).masked_fill(~valid, -torch.inf)
+    return Finished(peak + log_total, log_total - first / total, chosen)
+
+
+def merge(parts: Tensor) -> Tensor:
+    """Statistics of disjoint sets of columns [P, n, 3 + J] -> those of their union [n, 3 + J], in the order given."""
+    if len(parts) == 1:
+        return parts[0]
+    peaks, totals, firsts, picked = parts[..., 0], parts[..., 1], parts[..., 2], parts[..., 3:].sum(0)
+    peak = peaks.amax(0)
+    # A part without a legal column has maximum -inf and sums 0; only -inf - -inf must not happen.
+    top = peak.masked_fill(peak == -torch.inf, 0)
+    scale = (peaks - top).exp()
+    total = (scale * totals).sum(0)
+    first = (scale * (firsts + totals * (peaks.masked_fill(peaks == -torch.inf, 0) - top))).sum(0)
+    return torch.cat([torch.stack([peak, total, first], 1), picked], 1)
+
+
+def _gather(statistics: Tensor, group: Group) -> Tensor:
+    """[ranks, ...] of all ranks. All have the same number of rows, so all skip an empty one."""
+    if group is None or not statistics.numel():
+        return statistics[None]
+    ranks = dist.get_world_size(group)
+    gathered = statistics.new_empty(ranks, *statistics.shape)
+    dist.all_gather(list(gathered.unbind(0)), statistics.contiguous(), group=group)
+    return gathered
+
+
+def sum_dtype(tensor: Tensor) -> torch.dtype:
+    """f32, or f64 for f64."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def owned_columns(ids: Tensor, start: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Column of each global id in this shard (clamped into it), and whether the shard holds it."""
+    column = ids - start
+    return column.clamp(0, columns - 1), (column >= 0) & (column < columns)
+
+
+def valid_ids(ids: Tensor, vocab_size: int) -> Tensor:
+    """Bool: the id is one of the vocabulary."""
+    return (ids >= 0) & (ids < vocab_size)

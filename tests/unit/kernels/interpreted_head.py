@@ -1,0 +1,168 @@
+"""Worker of the Triton tests: runs every check in Triton's interpreter and writes {name: what went wrong}.
+
+Started as `TRITON_INTERPRET=1 python interpreted_head.py OUT [slow]`; not a test module itself. The interpreter takes
+some 10 ms a tile whatever its size, so tiles are large; bf16 is wrong in it, so inputs are f32 and f16.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from rlpt.kernels import triton_head
+from rlpt.kernels.linear_logprob import LinearLogprob, linear_logprob
+from rlpt.kernels.triton_head import Tiles, TritonHead
+from rlpt.kernels.vocabulary_shard import Gradients, Rows, Shard, Slopes, finish, merge, owned_columns, valid_ids
+
+HIDDEN, ROWS, CANDIDATES = 40, 13, 2
+BOUND = {torch.float32: 1e-5, torch.float16: 2e-3}  # of f16 the gradients' own rounding; figures are within 1e-5 too
+
+
+def inputs(vocab: int, shift: float = 0.0, dtype: torch.dtype = torch.float32, rows: int = ROWS):
+    """Rows whose logits are all shifted, labels at both ends and at edges of tiles, sets that leave most ids out."""
+    generator = torch.Generator().manual_seed(vocab)
+    hidden = torch.randn(rows, HIDDEN, generator=generator).to(dtype)
+    weight = torch.randn(vocab + 7, HIDDEN, generator=generator).to(dtype)
+    if shift:
+        hidden, weight = hidden.clone(), weight.clone()
+        hidden[:, 0], weight[:, 0] = 1, shift
+    edges = torch.tensor([0, vocab - 1, 255, 256, 511, 512, vocab // 3, 2 * vocab // 3]).clamp(max=vocab - 1)
+    labels = edges.repeat(1 + rows // 8)[:rows]
+    candidates = torch.stack([labels.flip(0), (labels + 1) % vocab], 1)
+    table = torch.zeros(3, vocab, dtype=torch.bool)
+    table[0] = True
+    table[1, :: max(1, vocab // 50)] = True
+    table[2, labels] = True
+    return hidden, weight, labels, candidates, (table, torch.arange(rows) % 3)
+
+
+def exact(hidden, weight, labels, candidates, vocab, temperature, legal, slopes):
+    """Figures and gradients by log_softmax in float64."""
+    leaves = [hidden.double().requires_grad_(), weight.double().requires_grad_()]
+    logits = (leaves[0] @ leaves[1].t() / temperature)[:, :vocab]
+    if legal is not None:
+        logits = logits.masked_fill(~legal[0][legal[1]], -torch.inf)
+    logprobs = logits.log_softmax(1)
+    entropy = -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0)).sum(1)
+    chosen = logprobs.gather(1, torch.cat([labels[:, None], candidates], 1))
+    finite = chosen.masked_fill(chosen == -torch.inf, 0)
+    ((finite * slopes.chosen).sum() + (entropy * slopes.entropy).sum()).backward()
+    return chosen.detach(), entropy.detach(), leaves[0].grad, leaves[1].grad
+
+
+def slopes_for(rows: int, legal_chosen: torch.Tensor | None = None) -> Slopes:
+    chosen = torch.linspace(-1, 2, rows * (1 + CANDIDATES)).view(rows, -1)
+    return Slopes(chosen if legal_chosen is None else chosen.masked_fill(~legal_chosen, 0), torch.linspace(1, -2, rows))
+
+
+def close(got: torch.Tensor, want: torch.Tensor, bound: float) -> None:
+    """Within `bound` of the largest finite value; the same places are infinite."""
+    assert torch.equal(got.isinf(), want.isinf())
+    got, want = (one.double().masked_fill(one.isinf(), 0) for one in (got, want))
+    scale = max(1.0, float(want.abs().max()))
+    assert float((got - want).abs().max()) <= bound * scale, float((got - want).abs().max()) / scale
+
+
+def check_whole(vocab, shift=0.0, dtype=torch.float32, masked=False, temperature=0.7, rows=ROWS, one_pass=False):
+    """linear_logprob on the Triton backend against float64."""
+    hidden, weight, labels, candidates, legal = inputs(vocab, shift, dtype, rows)
+    table, index = legal if masked else (None, None)
+    ids = torch.cat([labels[:, None], candidates], 1)
+    slopes = slopes_for(rows, table[index].gather(1, ids) if masked else None)
+    leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+
+    def foretold(at, figures):
+        part = slopes[at]
+        return LinearLogprob(part.chosen[:, 0], part.entropy, part.chosen[:, 1:])
+
+    result = linear_logprob(
+        *leaves, labels, vocab_start=0, vocab_size=vocab, temperature=temperature, legal_table=table, legal_index=index,
+        candidates=candidates, backend="triton", chunk_size=7 if one_pass else None,
+        slopes=foretold if one_pass else None,
+    )  # fmt: skip
+    chosen = torch.cat([result.logprobs[:, None], result.candidate_logprobs], 1)
+    finite = chosen.masked_fill(chosen == -torch.inf, 0)
+    ((finite * slopes.chosen).sum() + (result.entropy * slopes.entropy).sum()).backward()
+    want = exact(hidden, weight, labels, candidates, vocab, temperature, legal if masked else None, slopes)
+    figures = 1e-5 * (1 + abs(shift))
+    close(chosen.detach(), want[0], figures)
+    close(result.entropy.detach(), want[1], figures)
+    for got, of in zip(leaves, want[2:]):
+        assert vocab == 1 or float(of.abs().max()) > 0.1
+        close(got.grad, of, BOUND[dtype] * (1 + abs(shift) / 20))
+    assert not leaves[1].grad[vocab:].any(), "padding columns must not learn"
+
+
+def check_shards(edges: list[int], vocab: int) -> None:
+    """Uneven shards, one of padding alone, their statistics merged as the collective does it."""
+    hidden, weight, labels, candidates, _ = inputs(vocab)
+    ids, slopes = torch.cat([labels[:, None], candidates], 1), slopes_for(ROWS)
+    heads, rows = [], []
+    for begin, end in itertools.pairwise(edges):
+        heads.append(TritonHead(weight[begin:end], Shard(begin, vocab, 1.0, None)))
+        rows.append(Rows(hidden, *owned_columns(ids, begin, end - begin), None))
+    parts = torch.stack([head.statistics(one) for head, one in zip(heads, rows)])
+    finished = finish(merge(parts), valid_ids(ids, vocab), None)
+    want = exact(hidden, weight, labels, candidates, vocab, 1.0, None, slopes)
+    close(finished.chosen, want[0], 1e-5)
+    close(finished.entropy, want[1], 1e-5)
+    summed = torch.zeros_like(hidden)
+    for head, one, begin, end in zip(heads, rows, edges, edges[1:], strict=False):
+        into = Gradients(torch.empty_like(hidden), torch.zeros(end - begin, HIDDEN))
+        head.gradients(one, finished, slopes, into)
+        summed += into.hidden
+        close(into.weight, want[3][begin:end], 1e-5)
+    close(summed, want[2], 1e-5)
+
+
+def check_no_rows() -> None:
+    hidden, weight, labels, candidates, _ = inputs(300, rows=0)
+    hidden.requires_grad_()
+    result = linear_logprob(
+        hidden, weight, labels, vocab_start=0, vocab_size=300, candidates=candidates, backend="triton"
+    )
+    (result.logprobs.sum() + result.entropy.sum()).backward()
+    assert hidden.grad.shape == hidden.shape
+    assert result.candidate_logprobs.shape == (0, CANDIDATES)
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    **{
+        f"vocabulary of {vocab}, logits shifted by {shift}": lambda vocab=vocab, shift=shift: check_whole(vocab, shift)
+        for vocab in (1, 300, 5000)
+        for shift in (0.0, -20.0, 20.0)
+    },
+    "legal sets": lambda: check_whole(300, masked=True),
+    "one pass": lambda: check_whole(300, one_pass=True),
+    "one pass with legal sets": lambda: check_whole(300, masked=True, one_pass=True),
+    "half precision": lambda: check_whole(300, dtype=torch.float16),
+    "two uneven shards": lambda: check_shards([0, 256, 307], 300),
+    "three shards, one of padding alone": lambda: check_shards([0, 11, 301, 307], 300),
+    "no rows": check_no_rows,
+}
+SLOW: dict[str, Callable[[], None]] = {
+    f"vocabulary of {vocab}": lambda vocab=vocab: check_whole(vocab, rows=3) for vocab in (151_936, 262_144)
+}
+
+
+def main(out: Path, slow: bool) -> None:
+    tiles = Tiles(rows=16, columns=8192 if slow else 512, inner=64)
+    triton_head.SHIPPED.update(dict.fromkeys(triton_head.SHIPPED, tiles))
+    found = {}
+    for name, check in (SLOW if slow else CHECKS).items():
+        try:
+            check()
+            found[name] = ""
+        except Exception:  # reported by the test of that name
+            found[name] = traceback.format_exc()
+    out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), "slow" in sys.argv[2:])
