@@ -91,6 +91,7 @@ def transformer_config(config: Config, device: Device) -> TransformerConfig:
         init_method_std=model.init_std,
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
+        variable_seq_lengths=parallel.pipeline > 1,  # microbatches of text and of trajectories differ in shape
         sequence_parallel=parallel.sequence_parallel and parallel.tensor > 1,
         params_dtype=device.dtype,
         pipeline_dtype=device.dtype,

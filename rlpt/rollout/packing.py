@@ -143,11 +143,11 @@ def has_signal(trajectory: Trajectory) -> bool:
     return bool(trajectory.token_advantages[trajectory.action_mask].any())
 
 
-def counts_of(silent: Sequence[Trajectory]) -> dict[str, float]:
-    """What trajectories that are left out of the rows add to a batch's means, as its fields."""
+def counts_of(silent: Sequence[Trajectory]) -> tuple[int, float]:
+    """(tokens, trajectories) that those left out of the rows add to the divisors of a batch's means."""
     labels = [int(one.action_mask[1:].sum()) for one in silent]
     shares = [count / max(1, int(one.action_mask.sum())) for count, one in zip(labels, silent)]
-    return {"silent_tokens": sum(labels), "silent_trajectories": sum(shares)}
+    return sum(labels), sum(shares)
 
 
 def _column(name: str, trajectory: Trajectory, labelled: slice) -> np.ndarray | float:

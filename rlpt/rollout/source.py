@@ -155,8 +155,8 @@ class EpisodeSource:
         shape = row_shape(context)
         loud = [one for one in self.last_trajectories if self._is_scored(one)]
         batches = pack(loud, context.objective, n, shape, columns, self.options.share_prompt)
-        silent = [one for one in self.last_trajectories if not self._is_scored(one)]
-        batches[0] = replace(batches[0], **counts_of(silent))
+        tokens, number = counts_of([one for one in self.last_trajectories if not self._is_scored(one)])
+        batches[0] = replace(batches[0], silent_tokens=tokens, silent_trajectories=number)
         alone = algorithm.trains_head_alone(self.turns)
         batches = [replace(one, head=algorithm.head, head_alone=alone, turn=self.turns) for one in batches]
         self.turns += 1
