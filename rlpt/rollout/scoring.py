@@ -75,8 +75,8 @@ class TextScorer:
 
     def __call__(self, token_ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
         texts = [
-            Trajectory(role="text", peers=0, token_ids=ids, action_mask=mask, logprobs=np.zeros(len(ids), np.float32))
-            for ids, mask in zip(token_ids, masks, strict=True)
+            Trajectory("text", peers=index, token_ids=ids, action_mask=mask, logprobs=np.zeros(len(ids), np.float32))
+            for index, (ids, mask) in enumerate(zip(token_ids, masks, strict=True))
         ]
         found = score_trajectories(texts, self.context, self.weights, self.head)
         return [one.logprobs if one.values is None else one.values for one in found]

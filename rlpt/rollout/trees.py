@@ -96,11 +96,13 @@ def places(trees: Sequence[Tree]) -> Iterator[Place]:
 
 
 def arrange(trajectories: Sequence[Trajectory], capacity: int, share_prompt: bool = True) -> list[Tree]:
-    """All views, those of the same first tokens in one tree as far as it has at most `capacity` positions.
+    """All views, those of peers with the same first tokens in one tree as far as it has at most `capacity` positions.
+
+    Others stay apart even where they begin alike: what is computed then does not hang on which ranks play what.
 
     Raises ConfigError for a view that has more of its own.
     """
-    alike: dict[bytes | int, list[View]] = {}
+    alike: dict[tuple[int, bytes] | int, list[View]] = {}
     for index, view in enumerate(view for trajectory in trajectories for view in views(trajectory)):
         if view.size > capacity:
             raise ConfigError(
@@ -108,7 +110,8 @@ def arrange(trajectories: Sequence[Trajectory], capacity: int, share_prompt: boo
                 "raise it, lower the task's level, or play through a shorter window"
             )
         stem = view.trajectory.token_ids[view.start : view.start + view.stem]
-        alike.setdefault(stem.tobytes() if share_prompt and len(stem) else index, []).append(view)
+        key = (view.trajectory.peers, stem.tobytes()) if share_prompt and len(stem) else index
+        alike.setdefault(key, []).append(view)
     return [tree for group in alike.values() for tree in _grown(group, capacity)]
 
 

@@ -12,7 +12,7 @@ from adapted import AFTER, BEFORE, RESHARDED, algorithm_specs
 from helpers.launches import layout_results
 from updates import ALGORITHMS
 
-from rlpt.bench.update_forms import FORMS
+from rlpt.bench.update_forms import FORMS, SKIPPED
 from rlpt.models.attention import DENSE
 
 TWO_RANKS = ["tensor", "sequence", "pipeline", "data", "data_replicated_optimizer"]
@@ -212,7 +212,8 @@ def test_the_compared_gradients_are_there(whole, label):
 @pytest.mark.parametrize("label", ALGORITHMS)
 @pytest.mark.parametrize("layout", ["single", "tensor", "sequence", "pipeline", "data"])
 def test_a_packed_update_is_the_padded_one(single, double, layout, label):
-    """In float64: loss and gradient of each form at each layout are those of padded rows on one rank."""
+    """In float64: loss and gradient of each form at each layout are those of padded rows on one rank. A trajectory's
+    share of a mean is float32, so that what skipped ones add to the divisor is right to 1e-8."""
     padded, *forms = FORMS
     wanted = single["updates"][label][padded]
     norm = math.hypot(*(value for value, _ in wanted["gradient"].values()))
@@ -220,8 +221,11 @@ def test_a_packed_update_is_the_padded_one(single, double, layout, label):
     assert norm > 1e-2
     for form in (padded, *forms):
         found = (double | {"single": single})[layout]["updates"][label][form]
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-9), form
-        assert largest_difference(found["gradient"].values(), wanted["gradient"].values()) < 1e-9 * norm, form
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-7), form
+        assert (
+            largest_difference(found["gradient"].values(), wanted["gradient"].values())
+            < (1e-7 if form == SKIPPED else 1e-12) * norm
+        ), form
 
 
 def test_each_form_computes_less_than_the_one_before(single):
