@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -80,16 +80,20 @@ def pad(trajectories: Sequence[Trajectory], objective: str, num_microbatches: in
     prompt = max(int(one.action_mask.argmax()) for one in trajectories)
     drawn = max(int(one.action_mask.sum()) for one in trajectories)
     own = replace(shape, sequence_length=prompt + drawn, multiple=prompt + drawn)
-    rows = [pack([one], objective, 1, own, share_prompt=False)[0] for one in trajectories]
+    rows = []
+    for one in trajectories:
+        (row,) = pack([one], objective, 1, own, share_prompt=False)
+        shift = prompt - int(one.action_mask.argmax())
+        rows.append(_mapped([row], lambda parts, shift=shift: parts[0].roll(shift, 1)))  # type: ignore[misc]
     each = -(-len(rows) // num_microbatches)
-    return [_stacked(rows[index * each : (index + 1) * each]) for index in range(num_microbatches)]
+    return [_mapped(rows[index * each : (index + 1) * each], torch.cat) for index in range(num_microbatches)]
 
 
-def _stacked(rows: Sequence[Batch]) -> Batch:
-    """Batches of one row each as one."""
+def _mapped(rows: Sequence[Batch], make: Callable[[list[torch.Tensor]], torch.Tensor]) -> Batch:
+    """One batch of the tensors that `make` makes of each field's."""
     tensors: dict[str, Any] = {}
     for one in fields(rows[0]):
         values = [getattr(row, one.name) for row in rows]
         if isinstance(values[0], torch.Tensor):
-            tensors[one.name] = torch.cat(values)
+            tensors[one.name] = make(values)
     return replace(rows[0], **tensors)

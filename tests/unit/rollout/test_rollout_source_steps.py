@@ -24,6 +24,7 @@ from rlpt.algorithms.ppo import PPO
 from rlpt.algorithms.reinforce import Reinforce
 from rlpt.config_objectives import Ramp
 from rlpt.rewards.base import Rubric, RubricPart
+from rlpt.rollout.trees import arrange
 
 FIXED = {"tasks": [{"task": {"name": "reverse"}, "curriculum": {"target_level": 0}}]}  # no level ever moves
 
