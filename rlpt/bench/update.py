@@ -36,7 +36,7 @@ from rlpt.types import Trajectory
 TRL, PADDED_TRL = "padded, as TRL (Llama of transformers)", "padded, no old-log-prob pass (Llama)"
 _OBJECTIVE = "play"
 _NOTES = (
-    "times as fast: within the rounds. In the last row half of the groups are silent: TRL's computes them all the same.",
+    "times as fast: within the rounds. In the last row half of the groups are silent, and TRL's computes them too.",
     "difference: norm of the gradient's difference to the same samples as padded rows in transformers, over its norm.",
     "GFLOP: of the products with weights, attention left out. The optimizer's own update is not in the figures.",
 )

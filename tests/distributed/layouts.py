@@ -40,7 +40,9 @@ from rlpt.training.optimizer import wrap_data_parallel
 from rlpt.training.step import TrainStep
 from rlpt.types import SamplingParams, Trajectory
 
-SHAPE = RowShape(sequence_length=LENGTH, vocab_size=VOCABULARY, pad_id=0)
+SHAPE = RowShape(
+    sequence_length=LENGTH, vocab_size=VOCABULARY, pad_id=0, multiple=2
+)  # sequence parallelism halves them
 LAYOUTS = {
     1: {"single": {}},
     2: {
