@@ -21,6 +21,8 @@ class Batch:
     positions: Tensor  # [B, T] i64, from 0 in each segment
     loss_mask: Tensor  # [B, T] bool, over labels
     segments: Tensor  # [B, T] i64, tokens attend within their segment; padding is -1
+    parents: Tensor | None = None  # [B, T] i64: the segment of the row that the token's own goes on from and attends to
+    # as a whole, its positions after that one's last; -1 (or None everywhere): none
     advantages: Tensor | None = None  # [B, T] f32
     behavior_logprobs: Tensor | None = None  # [B, T] f32, the sampler's
     ref_logprobs: Tensor | None = None  # [B, T] f32, a snapshot's
@@ -36,6 +38,9 @@ class Batch:
     temperature: float = 1.0
     head: str = ""  # the scalar head that `Scores.values` comes from; "": none
     head_alone: bool = False  # the gradient of those values stops at the hidden states
+    silent_tokens: int = 0  # of trajectories that are not in the rows, as nothing is learned from them: they count in
+    # means over loss tokens all the same
+    silent_trajectories: float = 0.0  # and in those over trajectories
     turn: int = 0  # how many optimizer steps this objective has taken part in before
 
     def to(self, device: torch.device) -> Batch:
@@ -75,12 +80,14 @@ class SourceContext:
     objective: str  # this source's name in the configuration
     tokenizer: Any  # types.Tokenizer
     sequence_length: int
-    micro_batch_size: int
+    micro_batch_size: int  # rows of text, or their positions in one row of trajectories that are scored
     data_rank: int
     data_size: int
     seed: int
     gather: Callable[[Any], list[Any]]  # all_gather_object over data-parallel ranks, in rank order
     agree: Callable[[Any], Any] = lambda value: value  # the first tensor-parallel rank's value, on all of them
+    row_multiple: int = 1  # rows' lengths are multiples of it
+    scores_silent: bool = False  # something looks at the scores of episodes that nothing is learned from
     algorithm: Any = None  # the objective's algorithm (its `advantages`)
     generator: Any = None  # types.Generator on the training weights
     chooser: Any = None  # types.Chooser on the training weights

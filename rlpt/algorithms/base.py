@@ -88,8 +88,8 @@ class Algorithm(ABC):
         """Sets advantages and returns of single tokens of this rank's trajectories, for estimators that have such."""
 
     def count(self, batch: Batch) -> float:
-        """The divisor that this microbatch adds: its loss tokens."""
-        return float(batch.loss_mask.sum())
+        """The divisor that this microbatch adds: its loss tokens, silent ones too."""
+        return float(batch.loss_mask.sum()) + batch.silent_tokens
 
     def describe(self, means: Mapping[str, float]) -> dict[str, float]:
         """Figures worked out from the means over loss tokens of `LossTerms.metrics`, to be reported beside them."""

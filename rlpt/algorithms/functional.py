@@ -67,11 +67,14 @@ def segment_mean(values: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
 
     `segments` [B, T] i64 counts from 0 in each row; padding, at -1, is never on the mask.
     """
-    inside = segments[..., None] == torch.arange(int(segments.max()) + 1, device=segments.device)  # [B, T, S]
-    inside = (inside & mask[..., None]).to(values.dtype)
-    sums = torch.einsum("bts,bt->bs", inside, torch.where(mask, values, 0))
-    means = sums / inside.sum(1).clamp(min=1)
-    return torch.einsum("bts,bs->bt", inside, means)
+    kinds = int(segments.max()) + 2
+    rows = torch.arange(segments.shape[0], device=segments.device)[:, None]
+    keys = (rows * kinds + segments + 1).flatten()
+    seen = torch.where(mask, values, 0).flatten()
+    sums = seen.new_zeros(segments.shape[0] * kinds).index_add(0, keys, seen)
+    counts = torch.zeros_like(sums).index_add(0, keys, mask.flatten().to(sums.dtype))
+    means = (sums / counts.clamp(min=1))[keys].view_as(values)
+    return torch.where(mask, means, 0)
 
 
 def sequence_log_ratio(log_ratio: Tensor, segments: Tensor, mask: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ class PolicyGradient(Algorithm):
         """Loss tokens; or, for means over trajectories, how many of them the loss tokens make up."""
         if self.normalizer == "token":
             return super().count(batch)
-        return float(masked_sum(self._sequence_share(batch).double(), batch.loss_mask))
+        return float(masked_sum(self._sequence_share(batch).double(), batch.loss_mask)) + batch.silent_trajectories
 
     def reward(self, trajectory: Trajectory) -> float:
         return trajectory.reward - float(self.action_penalties(trajectory).sum())

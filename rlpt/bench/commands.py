@@ -37,3 +37,24 @@ def bench_encode(
     from rlpt.bench.encode import main as measure_encoding
 
     measure_encoding(megabytes, workers, pairs, json_file, tokenizer, megatron_script)
+
+
+@bench_app.command("update")
+def bench_update(
+    rounds: Annotated[int, typer.Option(min=1, help="runs of each form, interleaved")] = 5,
+    microbatches: Annotated[int, typer.Option(min=1, help="of the packed forms")] = 4,
+    rows: Annotated[int, typer.Option(min=1, help="a microbatch of the padded forms")] = 16,
+    threads: Annotated[int, typer.Option(min=0, help="of torch; 0: one a core")] = 0,
+    groups: Annotated[int, typer.Option(min=2, help="prompts")] = 16,
+    samples: Annotated[int, typer.Option(min=2, help="samples a prompt")] = 16,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here too")] = None,
+) -> None:
+    """One RL update on groups of ragged lengths: padded as TRL does it, packed, prompts shared, silent groups skipped.
+
+    [bold]rlpt bench update[/bold]
+    [bold]rlpt bench update --rounds 3 --threads 1 --json update.json[/bold]
+    """
+    from rlpt.bench.update import main as measure_update
+    from rlpt.bench.update_forms import Workload
+
+    measure_update(microbatches, rows, rounds, threads, Workload(groups, samples), json_file)

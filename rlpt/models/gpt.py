@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from rlpt.config import AdapterConfig, Config
 from rlpt.distributed.device import Device
 from rlpt.distributed.mesh import Mesh
+from rlpt.models.attention import Layout, SdpaAttention
 from rlpt.models.heads import ScalarHead
 from rlpt.models.initialization import initialize_weights
-from rlpt.models.layers import RMSNorm, SdpaAttention
+from rlpt.models.layers import RMSNorm
 from rlpt.models.lora import AdaptedColumnParallelLinear, AdaptedRowParallelLinear
 
 RECOMPUTE: dict[str, dict[str, Any]] = {  # model.recompute in Megatron's words
@@ -48,6 +49,24 @@ class GPT(GPTModel):
         self.heads = nn.ModuleDict(
             {name: ScalarHead(self.config.hidden_size, self.config.params_dtype) for name in own}
         )
+
+    def layout(self, positions: Tensor, segments: Tensor | None = None, parents: Tensor | None = None) -> Layout:
+        """How rows attend, to be given as `attention_mask`; all [B, T]. Without segments each row is one."""
+        frequencies = self.rotary_pos_emb.inv_freq.to(positions.device)
+        return Layout.of(frequencies, positions, segments, parents, self.config.params_dtype)
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, attention_mask: Layout | None = None, **options: Any
+    ) -> Tensor:
+        """tokens and positions [B, T] -> this stage's hidden states [T, B, H]; no layout: each row is one segment."""
+        layout = attention_mask or self.layout(position_ids)
+        hidden: Tensor = super().forward(input_ids, position_ids, layout, **options)
+        return hidden
+
+    def _preprocess(self, *arguments: Any, **options: Any) -> tuple[Any, ...]:
+        """Megatron's, without its rotary table, which goes by columns: attention turns by positions, which restart."""
+        hidden, _, *others = super()._preprocess(*arguments, **options)
+        return (hidden, None, *others)
 
     def _postprocess(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         return hidden_states
@@ -78,6 +97,7 @@ def transformer_config(config: Config, device: Device) -> TransformerConfig:
         init_method_std=model.init_std,
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
+        variable_seq_lengths=parallel.pipeline > 1,  # microbatches of text and of trajectories differ in shape
         sequence_parallel=parallel.sequence_parallel and parallel.tensor > 1,
         params_dtype=device.dtype,
         pipeline_dtype=device.dtype,

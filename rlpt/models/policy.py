@@ -19,7 +19,6 @@ from rlpt.distributed.mesh import Mesh
 from rlpt.kernels.linear_logprob import LinearLogprob, SlopesOf, linear_logprob
 from rlpt.models.decode import DecodeState, Known, prefill
 from rlpt.models.gpt import GPT
-from rlpt.models.layers import packed_attention_mask
 
 # Scores of some tokens [1, n] and their batch -> the derivative of the loss in those scores, up to a common factor.
 LossSlopes = Callable[[Scores, Batch], Scores]
@@ -39,9 +38,8 @@ class Policy:
 
         `module` is the data-parallel wrapper in training.
         """
-        one_segment = bool((batch.segments == batch.segments[:, :1]).all())
-        mask = None if one_segment else packed_attention_mask(batch.segments)
-        return (module or self.gpt)(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=mask)
+        layout = self.gpt.layout(batch.positions, batch.segments, batch.parents)
+        return (module or self.gpt)(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=layout)
 
     def scores(self, hidden: Tensor, batch: Batch, slopes: LossSlopes | None = None) -> Scores:
         """Last stage only: log-probs of the labels, entropies, and values of the batch's head; 0 off `loss_mask`.

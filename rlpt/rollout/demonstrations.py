@@ -78,7 +78,7 @@ class DemonstrationSource:
         mine = own(self.problems_drawn, self.options.problems, context)
         self.problems_drawn += self.options.problems
         shown = [self.demonstration(problem) for problem in self.mix.draw(mine)]
-        return pack(shown, context.objective, n, row_shape(context), columns=("sequence_share",))
+        return pack(shown, context.objective, n, row_shape(context), columns=("sequence_share",), share_prompt=False)
 
     def demonstration(self, problem: Problem) -> Trajectory:
         """The marked document of a solution; what stands after the prompt is to be imitated."""

@@ -1,8 +1,5 @@
-"""Trajectories -> packed rows: several of their views a row, each its own attention segment.
-
-A view is a stretch of a trajectory as the policy saw it: the whole of it, or, for one that was played through a window,
-one view for each place where the window began.
-"""
+"""Trajectories -> batches of one packed row each, without padding: views side by side, each its own attention segment,
+and those of one prompt as branches behind it (rlpt/rollout/trees.py)."""
 
 from __future__ import annotations
 
@@ -14,34 +11,18 @@ import numpy as np
 import torch
 
 from rlpt.batch import Batch
-from rlpt.errors import ConfigError
+from rlpt.rollout.trees import Place, Tree, arrange, places, share_out
 from rlpt.types import Trajectory
-
-
-@dataclass(frozen=True)
-class View:
-    """Tokens [start, stop) of a trajectory; those before `fresh` are context here, whatever the policy chose there."""
-
-    trajectory: Trajectory
-    start: int
-    fresh: int
-    stop: int
-
-
-def views(trajectory: Trajectory) -> list[View]:
-    """What the policy saw when it chose: together the views hold each action once as fresh."""
-    windows = trajectory.windows or ((0, len(trajectory.token_ids)),)
-    fresh = [0, *(stop for _, stop in windows)]
-    return [View(trajectory, start, begin, stop) for begin, (start, stop) in zip(fresh, windows)]
 
 
 @dataclass(frozen=True)
 class RowShape:
     """What all rows of a source have in common."""
 
-    sequence_length: int
+    sequence_length: int  # positions that a view, and a tree of views, has at most
     vocab_size: int
     pad_id: int
+    multiple: int = 1  # rows are padded to a multiple of so many positions
 
 
 CANDIDATES = "candidates"
@@ -54,71 +35,37 @@ def pack(
     num_microbatches: int,
     shape: RowShape,
     columns: Sequence[str] = COLUMNS,
+    share_prompt: bool = True,
 ) -> list[Batch]:
-    """Exactly `num_microbatches` batches of rows of `sequence_length` positions that together hold every trajectory.
+    """Exactly `num_microbatches` batches of one row that together hold every trajectory, of nearly the same length.
 
-    A view of L tokens takes L - 1 positions (its last token is only a label). Rows are filled longest first into the
-    first row with room. Every microbatch has the same number of rows; rows left over are masked. `columns`: the float
-    tensors that the batches carry; ref_logprobs, values and returns may be among them, and candidates, which brings
-    their ids and weights.
+    A view of L tokens takes L - 1 positions (its last token is only a label), less those that it shares with others.
+    A batch that nothing is left for has a masked row. `columns`: the float tensors that the batches carry;
+    ref_logprobs, values and returns may be among them, and candidates, which brings their ids and weights. With
+    `share_prompt` views that begin alike stand behind one copy of what comes before their first action.
     """
-    rows = arrange(trajectories, shape.sequence_length)
-    rows_each = max(1, -(-len(rows) // num_microbatches))
+    rows = share_out(arrange(trajectories, shape.sequence_length, share_prompt), num_microbatches)
     temperature = one_temperature(trajectories)
-    parts = (rows[index * rows_each : (index + 1) * rows_each] for index in range(num_microbatches))
-    return [fill(part, rows_each, objective, shape, temperature, columns) for part in parts]
+    return [fill(row, objective, shape, temperature, columns) for row in rows]
 
 
-def arrange(trajectories: Sequence[Trajectory], sequence_length: int) -> list[list[View]]:
-    """Rows of views. Raises ConfigError for a view that fits no row."""
-    items = [view for trajectory in trajectories for view in views(trajectory)]
-    rows = _first_fit([view.stop - view.start - 1 for view in items], sequence_length)
-    return [[items[item] for item in row] for row in rows]
-
-
-def spread(rows: Sequence[Sequence[View]], values: torch.Tensor, into: Mapping[int, np.ndarray]) -> None:
-    """Puts values [B, T] of labels, laid out as `fill` does, to their tokens: `into` maps id(trajectory) to its array
+def spread(row: Sequence[Tree], values: torch.Tensor, into: Mapping[int, np.ndarray]) -> None:
+    """Puts values [1, T] of labels, laid out as `fill` does, to their tokens: `into` maps id(trajectory) to its array
     [L]. Only fresh actions are written."""
-    table = values.cpu().numpy()
-    for row, items in enumerate(rows):
-        start = 0
-        for view in items:
-            stop = start + view.stop - view.start - 1
-            labelled, actions = _labels(view)
-            target = into[id(view.trajectory)]
-            target[labelled] = np.where(actions, table[row, start:stop], target[labelled])
-            start = stop
+    table = values[0].cpu().numpy()
+    for place in places(row):
+        if place.is_stem:
+            continue
+        here = slice(place.column, place.column + place.length)
+        labelled, actions = _labels(place)
+        target = into[id(place.view.trajectory)]
+        target[labelled] = np.where(actions, table[here], target[labelled])
 
 
-def _labels(view: View) -> tuple[slice, np.ndarray]:
-    """The tokens of a view that are labels, and which of them are actions that count here."""
-    labelled = slice(view.start + 1, view.stop)
-    fresh = np.arange(labelled.start, labelled.stop) >= view.fresh
-    return labelled, view.trajectory.action_mask[labelled] & fresh
-
-
-def _first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    rows: list[list[int]] = []
-    room: list[int] = []
-    open_rows: list[int] = []  # those in which something still fits
-    least = min(sizes, default=0)
-    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        if sizes[item] > capacity:
-            raise ConfigError(
-                f"an episode of {sizes[item] + 1} tokens does not fit batch.sequence_length={capacity}; "
-                "raise it, lower the task's level, or play through a shorter window"
-            )
-        row = next((r for r in open_rows if room[r] >= sizes[item]), -1)
-        if row < 0:
-            row = len(rows)
-            rows.append([])
-            room.append(capacity)
-            open_rows.append(row)
-        rows[row].append(item)
-        room[row] -= sizes[item]
-        if room[row] < max(least, 1):
-            open_rows.remove(row)
-    return rows
+def _labels(place: Place) -> tuple[slice, np.ndarray]:
+    """The tokens that are a place's labels, and which of them are actions that count there."""
+    first = place.view.start + place.begin + 1
+    return slice(first, first + place.length), place.view.actions[place.begin : place.begin + place.length]
 
 
 def one_temperature(trajectories: Sequence[Trajectory]) -> float:
@@ -129,41 +76,39 @@ def one_temperature(trajectories: Sequence[Trajectory]) -> float:
 
 
 def fill(
-    rows: Sequence[Sequence[View]],
-    num_rows: int,
+    row: Sequence[Tree],
     objective: str,
     shape: RowShape,
     temperature: float,
     columns: Sequence[str] = COLUMNS,
 ) -> Batch:
-    """A Batch of `num_rows` rows, the first of which hold `rows`."""
-    size = (num_rows, shape.sequence_length)
+    """A Batch of one row that holds `row`."""
+    length = max(1, sum(tree.size for tree in row))
+    size = (1, -(-length // shape.multiple) * shape.multiple)
     tokens, labels = np.full(size, shape.pad_id), np.full(size, shape.pad_id)
-    positions, segments = np.zeros(size, dtype=np.int64), np.full(size, -1)
+    positions, segments, parents = np.zeros(size, dtype=np.int64), np.full(size, -1), np.full(size, -1)
     mask, legal_index = np.zeros(size, dtype=bool), np.zeros(size, dtype=np.int64)
     policy_steps = np.zeros(size, dtype=np.int64)
     floats = {name: np.zeros(size, dtype=np.float32) for name in columns if name != CANDIDATES}
-    searched = _Candidates(rows, size) if CANDIDATES in columns else None
+    searched = _Candidates(row, size) if CANDIDATES in columns else None
     legal = _LegalTable(shape.vocab_size)
-    for row, items in enumerate(rows):
-        start = 0
-        for segment, view in enumerate(items):
-            trajectory = view.trajectory
-            here = slice(start, start + view.stop - view.start - 1)
-            labelled, actions = _labels(view)
-            tokens[row, here] = trajectory.token_ids[view.start : view.stop - 1]
-            labels[row, here] = trajectory.token_ids[labelled]
-            positions[row, here] = np.arange(here.stop - start)
-            segments[row, here] = segment
-            mask[row, here] = actions
-            policy_steps[row, here] = steps_of(trajectory)[labelled] * actions
-            for name, column in floats.items():
-                column[row, here] = _column(name, trajectory, labelled) * actions
-            if trajectory.kept_ids is not None:
-                legal_index[row, here] = [legal.index(ids) for ids in trajectory.kept_ids[labelled]]
-            if searched is not None:
-                searched.put(row, start, trajectory, labelled)
-            start = here.stop
+    for place in places(row):
+        trajectory, here = place.view.trajectory, (0, slice(place.column, place.column + place.length))
+        labelled, actions = _labels(place)
+        tokens[here] = trajectory.token_ids[labelled.start - 1 : labelled.stop - 1]
+        labels[here] = trajectory.token_ids[labelled]
+        positions[here] = np.arange(place.begin, place.begin + place.length)
+        segments[here], parents[here] = place.segment, place.parent
+        if place.is_stem:
+            continue
+        mask[here] = actions
+        policy_steps[here] = steps_of(trajectory)[labelled] * actions
+        for name, column in floats.items():
+            column[here] = _column(name, trajectory, labelled) * actions
+        if trajectory.kept_ids is not None:
+            legal_index[here] = [legal.index(ids) for ids in trajectory.kept_ids[labelled]]
+        if searched is not None:
+            searched.put(place.column, trajectory, labelled)
     batch = Batch(
         objective=objective,
         tokens=torch.from_numpy(tokens),
@@ -171,6 +116,7 @@ def fill(
         positions=torch.from_numpy(positions),
         loss_mask=torch.from_numpy(mask),
         segments=torch.from_numpy(segments),
+        parents=torch.from_numpy(parents) if (parents >= 0).any() else None,
         policy_steps=torch.from_numpy(policy_steps),
         legal_table=legal.table() if legal.sets else None,
         legal_index=torch.from_numpy(legal_index) if legal.sets else None,
@@ -190,6 +136,20 @@ def steps_of(trajectory: Trajectory) -> np.ndarray:
     return trajectory.policy_steps
 
 
+def has_signal(trajectory: Trajectory) -> bool:
+    """Whether any of its actions has an advantage."""
+    if trajectory.token_advantages is None:
+        return trajectory.advantage != 0
+    return bool(trajectory.token_advantages[trajectory.action_mask].any())
+
+
+def counts_of(silent: Sequence[Trajectory]) -> tuple[int, float]:
+    """(tokens, trajectories) that those left out of the rows add to the divisors of a batch's means."""
+    labels = [int(one.action_mask[1:].sum()) for one in silent]
+    shares = [count / max(1, int(one.action_mask.sum())) for count, one in zip(labels, silent)]
+    return sum(labels), sum(shares)
+
+
 def _column(name: str, trajectory: Trajectory, labelled: slice) -> np.ndarray | float:
     """What a float tensor of a batch holds of a trajectory's labels; off the actions it does not matter."""
     if name == "advantages":
@@ -204,22 +164,22 @@ def _column(name: str, trajectory: Trajectory, labelled: slice) -> np.ndarray | 
 
 
 class _Candidates:
-    """Candidates of a microbatch's labels: ids and weights [B, T, K], K as many as any label has; weight 0 is none."""
+    """Candidates of a microbatch's labels: ids and weights [1, T, K], K as many as any label has; weight 0 is none."""
 
-    def __init__(self, rows: Sequence[Sequence[View]], size: tuple[int, int]) -> None:
-        sets = [ids for items in rows for view in items for ids in view.trajectory.candidates or ()]
+    def __init__(self, row: Sequence[Tree], size: tuple[int, int]) -> None:
+        sets = [ids for tree in row for view in tree.views for ids in view.trajectory.candidates or ()]
         most = max((len(ids) for ids in sets if ids is not None), default=1)
         self.ids = np.zeros((*size, most), np.int64)
         self.weights = np.zeros((*size, most), np.float32)
 
-    def put(self, row: int, start: int, trajectory: Trajectory, labelled: slice) -> None:
+    def put(self, start: int, trajectory: Trajectory, labelled: slice) -> None:
         if trajectory.candidates is None or trajectory.candidate_weights is None:
             return
         pairs = zip(trajectory.candidates[labelled], trajectory.candidate_weights[labelled], strict=True)
         for at, (ids, weights) in enumerate(pairs, start):
             if ids is not None and weights is not None:
-                self.ids[row, at, : len(ids)] = ids
-                self.weights[row, at, : len(ids)] = weights
+                self.ids[0, at, : len(ids)] = ids
+                self.weights[0, at, : len(ids)] = weights
 
 
 class _LegalTable:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlpt.batch import SourceContext
-from rlpt.rollout.packing import RowShape, arrange, fill, one_temperature, spread
+from rlpt.rollout.packing import RowShape, fill, one_temperature, spread
+from rlpt.rollout.trees import Tree, arrange
 from rlpt.types import Trajectory
 
 POLICY = "policy"  # what rewards call the training weights
@@ -26,7 +27,7 @@ class TokenScores:
 def row_shape(context: SourceContext) -> RowShape:
     """The shape of a source's rows."""
     tokenizer = context.tokenizer
-    return RowShape(context.sequence_length, tokenizer.vocab_size, tokenizer.pad_id)
+    return RowShape(context.sequence_length, tokenizer.vocab_size, tokenizer.pad_id, context.row_multiple)
 
 
 def score_trajectories(
@@ -37,19 +38,31 @@ def score_trajectories(
     All tensor-parallel ranks must call it with the same trajectories; data-parallel ranks need not agree.
     """
     assert context.score is not None, f"{context.objective}: the trainer gave this source no scorer"
-    rows = arrange(trajectories, context.sequence_length)
+    trees = arrange(trajectories, context.sequence_length)
     temperature = one_temperature(trajectories)
     logprobs = {id(one): np.zeros(len(one.token_ids), np.float32) for one in trajectories}
     values = {key: np.zeros_like(array) for key, array in logprobs.items()}
-    for start in range(0, len(rows), context.micro_batch_size):
-        part = rows[start : start + context.micro_batch_size]
-        batch = fill(part, len(part), context.objective, row_shape(context), temperature)
+    for part in _parts(trees, context.micro_batch_size * context.sequence_length):
+        batch = fill(part, context.objective, row_shape(context), temperature)
         scores = context.score(replace(batch, head=head), weights)
         spread(part, scores.logprobs, logprobs)
         if head:
             assert scores.values is not None
             spread(part, scores.values, values)
     return [TokenScores(logprobs[id(one)], values[id(one)] if head else None) for one in trajectories]
+
+
+def _parts(trees: Sequence[Tree], most: int) -> list[list[Tree]]:
+    """Trees in order, at most `most` positions a part."""
+    parts: list[list[Tree]] = []
+    room = 0
+    for tree in trees:
+        if not parts or room < tree.size:
+            parts.append([])
+            room = most
+        parts[-1].append(tree)
+        room -= tree.size
+    return parts
 
 
 @dataclass(frozen=True)
@@ -62,8 +75,8 @@ class TextScorer:
 
     def __call__(self, token_ids: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
         texts = [
-            Trajectory(role="text", peers=0, token_ids=ids, action_mask=mask, logprobs=np.zeros(len(ids), np.float32))
-            for ids, mask in zip(token_ids, masks, strict=True)
+            Trajectory("text", peers=index, token_ids=ids, action_mask=mask, logprobs=np.zeros(len(ids), np.float32))
+            for index, (ids, mask) in enumerate(zip(token_ids, masks, strict=True))
         ]
         found = score_trajectories(texts, self.context, self.weights, self.head)
         return [one.logprobs if one.values is None else one.values for one in found]

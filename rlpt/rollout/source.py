@@ -16,7 +16,7 @@ from rlpt.errors import ConfigError
 from rlpt.registry import register
 from rlpt.rewards.base import DEFAULT_RUBRIC, RewardContext, Rubric
 from rlpt.rollout.comparison import compare
-from rlpt.rollout.packing import COLUMNS, pack, steps_of
+from rlpt.rollout.packing import COLUMNS, counts_of, has_signal, pack, steps_of
 from rlpt.rollout.passages import PassageOptions, Passages
 from rlpt.rollout.preferences import Preferences
 from rlpt.rollout.ranks import check_share, in_turn, own
@@ -44,6 +44,9 @@ class EpisodeOptions:
     rubric: list[dict[str, Any]] = field(default_factory=lambda: [dict(part) for part in DEFAULT_RUBRIC])
     skip_silent: bool = False  # leave episodes with an advantage of 0 out of the batch and of its mean loss, as DAPO's
     # dynamic sampling does (2503.14476): their policy gradient is nothing
+    share_prompt: bool = True  # the update computes what episodes have in common before their first actions once
+    score_silent: bool = False  # the update computes episodes with an advantage of 0 too, where the algorithm learns
+    # nothing from them: they count in its means either way, but figures such as the entropy are then of all episodes
     refill: int = 0  # with skip_silent: up to so many further rounds of play a step, until `groups` groups have signal
     refill_from: int = 0  # the optimizer step from which `refill` counts
     inner_epochs: int = 1  # passes over each play
@@ -150,7 +153,10 @@ class EpisodeSource:
         columns += ["returns"] if algorithm.head else []
         columns += ["candidates"] if algorithm.uses_targets else []
         shape = row_shape(context)
-        batches = pack(self.last_trajectories, context.objective, n, shape, columns)
+        loud = [one for one in self.last_trajectories if self._is_scored(one)]
+        batches = pack(loud, context.objective, n, shape, columns, self.options.share_prompt)
+        tokens, number = counts_of([one for one in self.last_trajectories if not self._is_scored(one)])
+        batches[0] = replace(batches[0], silent_tokens=tokens, silent_trajectories=number)
         alone = algorithm.trains_head_alone(self.turns)
         batches = [replace(one, head=algorithm.head, head_alone=alone, turn=self.turns) for one in batches]
         self.turns += 1
@@ -188,6 +194,12 @@ class EpisodeSource:
 
     def _learned_from(self, episode: Episode) -> list[Trajectory]:
         return [one for one in episode.trajectories if not self.options.skip_silent or one.advantage != 0]
+
+    def _is_scored(self, trajectory: Trajectory) -> bool:
+        """Whether it has to be in the rows: something would be learned from it, or is read off it."""
+        algorithm = self.context.algorithm
+        learns_anyway = algorithm.needs_silent or algorithm.uses_targets or not algorithm.uses_rewards
+        return self.options.score_silent or self.context.scores_silent or learns_anyway or has_signal(trajectory)
 
     def _play(self, groups: int, step: int) -> list[Episode]:
         """This rank's share of the problems that go on and of the next `groups` new ones, played."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from rlpt.training.runtime import Runtime, create_algorithms
 from rlpt.types import Completion, Generator, SamplingParams
 
 PLAYING = ("episodes",)  # sources that give rewards
+ROW_MULTIPLE = 8  # of the lengths of packed rows: what matrix units like
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             seed=config.seed,
             gather=mesh.data.gather_objects,
             agree=lambda value: mesh.tensor.gather_objects(value)[0],
+            row_multiple=math.lcm(ROW_MULTIPLE, mesh.tensor.size),
+            scores_silent=config.bilevel is not None and name == config.bilevel.lower,
             algorithm=algorithm,
             generator=runtime.generator,
             chooser=runtime.chooser,

@@ -39,6 +39,8 @@ def _rows(runtime: Runtime, objective: str, batch: Batch) -> list[dict[str, Any]
         for segment in np.unique(segments[row][mask[row]]):
             here = mask[row] & (segments[row] == segment)
             whole = segments[row] == segment
+            if batch.parents is not None:  # and what it goes on from
+                whole |= (segments[row] >= 0) & (segments[row] == int(batch.parents[row].numpy()[here][0]))
             labels = batch.labels[row].numpy()
             ratio = np.nan_to_num(logprobs[row][here] - behavior[row][here], nan=LARGEST).clip(-LARGEST, LARGEST)
             rows.append(

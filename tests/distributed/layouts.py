@@ -19,6 +19,7 @@ from adapted import adapted_figures
 from helpers.tiny_model import LENGTH, VOCABULARY, build, random_batch, tiny_config, wake
 from helpers.tiny_training import algorithms_of, global_batches, own, run_steps
 from helpers.tokenizer import CharacterTokenizer
+from updates import update_figures
 
 import rlpt.tasks  # noqa: F401 (registers)
 from rlpt.batch import Batch
@@ -39,7 +40,9 @@ from rlpt.training.optimizer import wrap_data_parallel
 from rlpt.training.step import TrainStep
 from rlpt.types import SamplingParams, Trajectory
 
-SHAPE = RowShape(sequence_length=LENGTH, vocab_size=VOCABULARY, pad_id=0)
+SHAPE = RowShape(
+    sequence_length=LENGTH, vocab_size=VOCABULARY, pad_id=0, multiple=2
+)  # sequence parallelism halves them
 LAYOUTS = {
     1: {"single": {}},
     2: {
@@ -328,6 +331,8 @@ def main() -> None:
             seen[name]["duel"] = duel(tiny_config(parallel, init_std=0.3))
         if name in ("single", "tensor"):
             seen[name]["decode"] = decode_without_cache(tiny_config(parallel, init_std=0.3))
+        if name != "data_replicated_optimizer":  # a gradient has no optimizer
+            seen[name]["updates"] = update_figures(parallel)
         if name in ("single", "data"):
             seen[name]["gradients"] = gradients(parallel)
     seen |= adapted_figures(LAYOUTS[world], out.parent)

@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from adapted import AFTER, BEFORE, RESHARDED, algorithm_specs
 from helpers.launches import layout_results
+from updates import ALGORITHMS
+
+from rlpt.bench.update_forms import FORMS, SKIPPED
+from rlpt.models.attention import DENSE
 
 TWO_RANKS = ["tensor", "sequence", "pipeline", "data", "data_replicated_optimizer"]
 PLAYING = ["tensor", "sequence", "data", "data_replicated_optimizer"]
@@ -203,3 +207,28 @@ def test_the_compared_gradients_are_there(whole, label):
     heads = [name for name, value in norms.items() if name.startswith("heads.") and value]
     assert len(heads) in (0, 2)
     assert any(name.endswith("fc1.adapter_b") for name in norms)
+
+
+@pytest.mark.parametrize("label", ALGORITHMS)
+@pytest.mark.parametrize("layout", ["single", "tensor", "sequence", "pipeline", "data"])
+def test_a_packed_update_is_the_padded_one(single, double, layout, label):
+    """In float64: loss and gradient of each form at each layout are those of padded rows on one rank. A trajectory's
+    share of a mean is float32, so that what skipped ones add to the divisor is right to 1e-8."""
+    padded, *forms = FORMS
+    wanted = single["updates"][label][padded]
+    norm = math.hypot(*(value for value, _ in wanted["gradient"].values()))
+    assert abs(wanted["loss"]) > 1e-3
+    assert norm > 1e-2
+    for form in (padded, *forms):
+        found = (double | {"single": single})[layout]["updates"][label][form]
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-7), form
+        off = largest_difference(found["gradient"].values(), wanted["gradient"].values())
+        assert off < (1e-7 if form == SKIPPED else 1e-12) * norm, form
+
+
+def test_each_form_computes_less_than_the_one_before(single):
+    """And the rows are long enough that their attention goes by tiles."""
+    found = [single["updates"]["over tokens"][form] for form in FORMS]
+    positions = [one["positions"] for one in found]
+    assert positions[0] > 1.5 * positions[1] > 1.5 * 1.5 * positions[2] > 1.5 * 1.5 * 1.5 * positions[3]
+    assert min(found[1]["lengths"]) > DENSE > max(found[3]["lengths"])

@@ -154,6 +154,15 @@ def on_ranks(size: int, work: Callable[[int, Callable[[Any], list[Any]]], Any]) 
     return results
 
 
+def text_before(batch: Batch, row: int, place: int) -> list[int]:
+    """The tokens that a place of a row attends to, its own the last: what it goes on from, and its segment's past."""
+    own = batch.segments[row, : place + 1]
+    seen = own == batch.segments[row, place]
+    if batch.parents is not None:
+        seen |= (own >= 0) & (own == batch.parents[row, place])
+    return batch.tokens[row, : place + 1][seen].tolist()
+
+
 def assert_equal_batches(ours: list[Batch], theirs: list[Batch]) -> None:
     """Bit for bit, every field."""
     assert len(ours) == len(theirs)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from helpers.rollouts import assert_equal_batches, open_episodes, source_context
+from helpers.rollouts import assert_equal_batches, open_episodes, source_context, text_before
 from helpers.shards import SENTENCES, write_shards, write_tokenizer
 
 from rlpt import registry
@@ -55,8 +55,7 @@ def shown(batches):
     found = Counter()
     for batch in batches:
         for row, place in batch.loss_mask.nonzero().tolist():
-            here = batch.segments[row, : place + 1] == batch.segments[row, place]
-            found[(*batch.tokens[row, : place + 1][here].tolist(), int(batch.labels[row, place]))] += 1
+            found[(*text_before(batch, row, place), int(batch.labels[row, place]))] += 1
     return found
 
 

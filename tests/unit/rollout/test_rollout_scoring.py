@@ -7,8 +7,8 @@ import pytest
 from helpers.rollouts import TableScorer, source_context, trajectory, windowed
 
 from rlpt.errors import ConfigError
-from rlpt.rollout.packing import views
 from rlpt.rollout.scoring import TextScorer, row_shape, score_trajectories
+from rlpt.rollout.trees import views
 
 LONGEST = 16
 
@@ -40,7 +40,7 @@ def test_figures_of_every_action(micro_batch_size):
         assert scores.values.tolist() == values.tolist()
         assert scores.logprobs.dtype == scores.values.dtype == np.float32
     batches = [batch for batch, _ in given.score.asked]
-    assert max(len(batch.tokens) for batch in batches) <= micro_batch_size
+    assert max(batch.tokens.numel() for batch in batches) <= micro_batch_size * LONGEST
     assert {(batch.head, batch.objective, weights) for batch, weights in given.score.asked} == {("value", "play", "")}
 
 

@@ -87,7 +87,7 @@ def test_share_scales_the_groups_and_keeps_at_least_one_a_rank():
 
 
 def test_batches_hold_the_episodes_figures():
-    source = open_episodes()
+    source = open_episodes(score_silent=True)
     batches = source.take(3, step=9)
     trajectories = trajectories_of(source)
     actions = sum(int(one.action_mask.sum()) for one in trajectories)
@@ -211,8 +211,37 @@ def test_passages_are_played_like_tasks(tmp_path):
     assert [e.text for e in again.last_episodes] == [e.text for e in source.last_episodes]
 
 
+def test_silent_episodes_are_not_computed_and_count_all_the_same():
+    everything, loud = open_episodes(score_silent=True), open_episodes()
+    whole, part = everything.take(2), loud.take(2)
+    for algorithm in (Reinforce(), Reinforce(normalizer="sequence")):
+        counts = [sum(map(algorithm.count, batches)) for batches in (whole, part)]
+        assert counts[0] == pytest.approx(counts[1], rel=1e-6)
+    assert sum(batch.silent_tokens for batch in part) > 0 == sum(batch.silent_tokens for batch in whole)
+    assert 0 < sum(int(batch.loss_mask.sum()) for batch in part) < sum(int(batch.loss_mask.sum()) for batch in whole)
+    assert all((batch.advantages[batch.loss_mask] != 0).all() for batch in part)
+    assert loud.metrics() == everything.metrics()
+
+
+def test_silent_episodes_are_computed_where_something_is_made_of_them():
+    """An entropy bonus acts on them; a bilevel run's gain is estimated on all."""
+    for context in (source_context(algorithm=Reinforce(entropy_bonus=0.01)), source_context(scores_silent=True)):
+        batches = open_episodes(context).take(2)
+        assert any((batch.advantages[batch.loss_mask] == 0).any() for batch in batches)
+        assert not any(batch.silent_tokens for batch in batches)
+
+
+def test_prompts_are_computed_once_a_group_or_not():
+    shared, apart = open_episodes(), open_episodes(share_prompt=False)
+    batches = [source.take(2) for source in (shared, apart)]
+    positions = [sum(int((batch.segments >= 0).sum()) for batch in each) for each in batches]
+    assert positions[0] < 0.8 * positions[1]
+    assert all(batch.parents is not None for batch in batches[0])
+    assert all(batch.parents is None for batch in batches[1])
+
+
 def test_silent_episodes_can_be_left_out():
-    everything, loud = open_episodes(), open_episodes(skip_silent=True)
+    everything, loud = open_episodes(score_silent=True), open_episodes(skip_silent=True)
     all_tokens = sum(int(batch.loss_mask.sum()) for batch in everything.take(2))
     batches = loud.take(2)
     with_signal = [one for one in trajectories_of(loud) if one.advantage != 0]
@@ -230,7 +259,7 @@ def test_a_play_without_any_signal_gives_masked_rows():
     source = open_episodes(context, skip_silent=True)
     source.rubric = Rubric.from_config([{"name": "correct", "weight": 0.0}])
     batches = source.take(3)
-    assert [batch.tokens.shape for batch in batches] == [(1, context.sequence_length)] * 3
+    assert [batch.tokens.shape for batch in batches] == [(1, context.row_multiple)] * 3
     assert not any(batch.loss_mask.any() for batch in batches)
     assert source.metrics()["signal"] == 0
 

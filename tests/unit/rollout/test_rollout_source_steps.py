@@ -16,6 +16,7 @@ from helpers.rollouts import (
     episodes_on_ranks,
     open_episodes,
     source_context,
+    text_before,
 )
 
 from rlpt.algorithms.base import LossTerms
@@ -23,6 +24,7 @@ from rlpt.algorithms.ppo import PPO
 from rlpt.algorithms.reinforce import Reinforce
 from rlpt.config_objectives import Ramp
 from rlpt.rewards.base import Rubric, RubricPart
+from rlpt.rollout.trees import arrange
 
 FIXED = {"tasks": [{"task": {"name": "reverse"}, "curriculum": {"target_level": 0}}]}  # no level ever moves
 
@@ -32,14 +34,14 @@ def keys_of(batches):
     found = Counter()
     for batch in batches:
         for row, place in batch.loss_mask.nonzero().tolist():
-            text = batch.tokens[row, : place + 1][batch.segments[row, : place + 1] == batch.segments[row, place]]
-            found[(*text.tolist(), int(batch.labels[row, place]), int(batch.policy_steps[row, place]))] += 1
+            text = text_before(batch, row, place)
+            found[(*text, int(batch.labels[row, place]), int(batch.policy_steps[row, place]))] += 1
     return found
 
 
 @pytest.mark.parametrize(("inner_epochs", "minibatches"), [(2, 1), (1, 4), (2, 3)])
 def test_a_play_is_learned_from_in_every_epoch_and_counted_once(inner_epochs, minibatches):
-    source = open_episodes(inner_epochs=inner_epochs, minibatches=minibatches)
+    source = open_episodes(inner_epochs=inner_epochs, minibatches=minibatches, score_silent=True)
     steps = inner_epochs * minibatches
     for play in range(2):
         taken, parts = [source.take(2, step=play * steps)], [len(source.last_trajectories)]
@@ -99,7 +101,8 @@ def test_a_kl_term_gets_the_log_probs_of_the_snapshot_that_it_refers_to():
     assert found == {key: {TableScorer.logprob(*key, weights="start")} for key in found}
     assert {weights for _, weights in scorer.asked} == {"start"}
     assert {batch.head for batch, _ in scorer.asked} == {""}
-    positions = sum(len(one.token_ids) - 1 for one in source.last_trajectories)
+    positions = sum(tree.size for tree in arrange(source.last_trajectories, context.sequence_length))
+    assert positions < sum(len(one.token_ids) - 1 for one in source.last_trajectories), "prompts are shared"
     assert source.metrics()["scored_tokens"] == positions
     again = open_episodes(context, inner_epochs=2)
     first, asked = again.take(2), len(scorer.asked)

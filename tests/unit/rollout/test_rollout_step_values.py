@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.players import ScriptedGenerator
-from helpers.rollouts import source_context
+from helpers.rollouts import source_context, text_before
 from helpers.tokenizer import CharacterTokenizer
 
 from rlpt import registry
@@ -53,8 +53,7 @@ def judged(batches):
     for batch in batches:
         assert batch.head == "process"
         for row, place in batch.loss_mask.nonzero().tolist():
-            here = batch.segments[row, : place + 1] == batch.segments[row, place]
-            text = tokenizer.decode(batch.tokens[row, : place + 1][here].tolist())
+            text = tokenizer.decode(text_before(batch, row, place))
             found.append((text.partition(THINK)[2], float(batch.returns[row, place])))
     return found
 

@@ -32,7 +32,9 @@ def test_the_worst_rows_of_a_stopped_run(tiny, tmp_path):
         with torch.no_grad():  # what is not a number is as far off as can be
             made.runtime.policy.gpt.head_weight().fill_(torch.nan)
         broken = json.loads(write_worst_rows(made.runtime, tmp_path, 7, batches).read_text())
-        text = made.runtime.tokenizer.decode(kept.labels[row][kept.segments[row] == segment].tolist())
+        own = kept.segments[row] == segment
+        stem = kept.segments[row] == kept.parents[row][own][0]  # the prompt, whose last token is the segment's first
+        text = made.runtime.tokenizer.decode(kept.labels[row][own | stem].tolist())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "stopped-step-00000007.json",
         "stopped-step-00000008.json",
