@@ -171,7 +171,7 @@ class UpdateBench:
         from transformers import LlamaConfig, LlamaForCausalLM
 
         options = llama_config(self.config, self.workload.vocabulary, 0, 1, torch.float32)
-        llama = LlamaForCausalLM(LlamaConfig(**options, attn_implementation="sdpa"))
+        llama = LlamaForCausalLM(LlamaConfig(**options, attn_implementation="sdpa"))  # type: ignore[call-arg]
         weights = llama_weights(self.policy.gpt, self.workload.vocabulary)
         llama.load_state_dict(weights, strict=False)
         return llama

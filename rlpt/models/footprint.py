@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_leaves
 
 from rlpt.batch import Batch
 from rlpt.distributed.pretended import storage_key
-from rlpt.models.layers import packed_attention_mask
 from rlpt.models.policy import Policy
 
 
@@ -51,8 +50,8 @@ def microbatch_footprint(policy: Policy, rows: int, length: int) -> Footprint:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             if not mesh.is_first_stage:
                 gpt.set_input_tensor(_hidden(policy, rows, length))
-            mask = packed_attention_mask(batch.segments)
-            output = gpt(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=mask)
+            layout = gpt.layout(batch.positions, batch.segments, batch.parents)
+            output = gpt(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=layout)
             if mesh.is_last_stage:
                 scores = policy.scores_at(output, batch, torch.arange(rows * length))
                 output = scores.logprobs.sum() + scores.entropy.sum()

@@ -47,9 +47,9 @@ class Policy:
         Only rows with a loss are projected; the vocabulary is never gathered. Where `slopes` foretells the loss's
         derivative from a token's own scores, the output layer's gradient is made in this pass.
         """
-        return self.scores_at(hidden, batch, batch.loss_mask.flatten().nonzero().squeeze(1))
+        return self.scores_at(hidden, batch, batch.loss_mask.flatten().nonzero().squeeze(1), slopes)
 
-    def scores_at(self, hidden: Tensor, batch: Batch, live: Tensor) -> Scores:
+    def scores_at(self, hidden: Tensor, batch: Batch, live: Tensor, slopes: LossSlopes | None = None) -> Scores:
         """The same for the label positions `live` [N] i64 of the flattened rows."""
         if self.gpt.config.sequence_parallel:
             hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)

@@ -85,8 +85,8 @@ def test_flops_of_the_layers_are_what_torch_counts():
         with FlopCounterMode(display=False) as counter:
             microbatch_footprint(policy, 2, LENGTH)
     body, head = weights_per_token(config.model, padded)
-    # The head's backward computes its logits again (2), and torch does not count the product in place that is the gradient
-    # of its weight (2).
+    # The head's backward computes its logits again (2), and torch does not count the product in place that is the
+    # gradient of its weight (2).
     expected = 2 * LENGTH * (UPDATE * body + (HEAD_PASSES - 2) * head)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 
