@@ -13,7 +13,10 @@ from rlpt.launch.slurm import Slurm
 JOB = "4711"
 SCONTROL = """#!/usr/bin/env bash
 case "$1" in
-  show) printf 'node-a\\nnode-b\\n' ;;
+  show) case "$2" in
+    hostnames) printf 'node-a\\nnode-b\\n' ;;
+    node) printf 'NodeName=%s Arch=x86_64\\n   NodeAddr=10.0.0.7 NodeHostName=%s Version=22\\n' "$3" "$3" ;;
+  esac ;;
   requeue) [ ! -e "$HERE/no-requeue" ] && echo "$2" >> "$HERE/requeued" ;;
 esac
 """
@@ -71,7 +74,7 @@ def test_a_finished_run_is_done(attempt):
     code, requeued, output = attempt("exit 0")
     assert (code, requeued) == (0, False)
     assert "done" in output
-    assert (attempt.folder / "master").read_text() == f"node-a:{20000 + int(JOB)}\n"
+    assert (attempt.folder / "master").read_text() == f"10.0.0.7:{20000 + int(JOB)}\n"
     assert "--kill-on-bad-exit=1" in (attempt.folder / "arguments").read_text().split()
 
 
