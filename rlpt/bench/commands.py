@@ -58,3 +58,26 @@ def bench_update(
     from rlpt.bench.update_forms import Workload
 
     measure_update(microbatches, rows, rounds, threads, Workload(groups, samples), json_file)
+
+
+@bench_app.command("head")
+def bench_head(
+    rows: Annotated[int, typer.Option(min=1, help="tokens")] = 2048,
+    hidden: Annotated[int, typer.Option(min=1, help="width of the hidden states")] = 512,
+    vocabulary: Annotated[int, typer.Option(min=1, help="columns of the output layer")] = 32768,
+    live: Annotated[float, typer.Option(min=0, max=1, help="share of the rows that have a loss")] = 1.0,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    device: Annotated[str, typer.Option(help="torch's name of the device")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="of the CPU")] = 2,
+    pairs: Annotated[int, typer.Option(min=1, help="runs of each contender, interleaved")] = 7,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here too")] = None,
+) -> None:
+    """Loss and gradients of the output layer: this project's two ways, plain torch, torch's chunked one, the limit.
+
+    [bold]rlpt bench head[/bold]
+    [bold]rlpt bench head --rows 8192 --hidden 2048 --vocabulary 131072 --dtype bfloat16 --device DEVICE[/bold]
+    """
+    from rlpt.bench.head import Shape
+    from rlpt.bench.head import main as measure_head
+
+    measure_head(Shape(rows, hidden, vocabulary, live, dtype, device), pairs, threads, json_file)
