@@ -47,9 +47,8 @@ class TorchHead:
         return found
 
     def gradients(self, rows: Rows, finished: Finished, slopes: Slopes, into: Gradients) -> None:
-        live = slopes.live()
-        if not bool(live.all()):
-            self._of_live_rows(live, rows, finished, slopes, into)
+        if slopes.live_share() < 1:
+            self._of_live_rows(slopes.live(), rows, finished, slopes, into)
             return
         for at, part in rows.chunks(self.chunk_size):
             logits = self._logits(part).sub_(finished.log_sum[at, None])
@@ -65,15 +64,14 @@ class TorchHead:
         self, rows: Rows, opened: tuple[Tensor, Tensor], finished: Finished, slopes: Slopes, into: Gradients
     ) -> None:
         logits, shift = opened
-        live = slopes.live()
-        share = float(live.sum()) / max(1, len(live))
+        share = slopes.live_share()
         if share >= _SPARSE:
             self._products(rows, logits, shift, finished, slopes, into)
             return
         if into.hidden is not None:
             into.hidden.zero_()
         if share > 0:
-            at = live.nonzero().squeeze(1)
+            at = slopes.live().nonzero().squeeze(1)
             part = Gradients(None if into.hidden is None else torch.empty_like(into.hidden[: len(at)]), into.weight)
             self._products(rows[at], logits[at], shift[at], finished[at], slopes[at], part)
             if into.hidden is not None and part.hidden is not None:
@@ -127,7 +125,7 @@ class TorchHead:
         factor = -offset.exp()[:, None] / self._shard.temperature
         bend = slopes.entropy[:, None]
         level = slopes.chosen.sum(1, keepdim=True) + bend * (offset + finished.entropy)[:, None]
-        curved = bool((slopes.entropy != 0).any())
+        curved = slopes.has_entropy()
         for block in _blocks(logits):
             part = logits[block]
             if not curved:

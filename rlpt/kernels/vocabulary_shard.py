@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 Group = dist.ProcessGroup | None  # None: a group of this rank alone
 
@@ -71,6 +72,15 @@ class Slopes:
     def live(self) -> Tensor:
         """[n] bool: rows with any gradient."""
         return (self.chosen != 0).any(1) | (self.entropy != 0)
+
+    def live_share(self) -> float:
+        """Of the rows: how many have a gradient. 1 where tensors hold no data, as in a plan."""
+        live = self.live()
+        return 1.0 if isinstance(live, FakeTensor) else float(live.sum()) / max(1, len(live))
+
+    def has_entropy(self) -> bool:
+        """Whether any row's entropy counts; True where tensors hold no data."""
+        return isinstance(self.entropy, FakeTensor) or bool((self.entropy != 0).any())
 
     def scaled(self, factor: float) -> Slopes:
         return replace(self, chosen=self.chosen * factor, entropy=self.entropy * factor)

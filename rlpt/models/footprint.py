@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlpt.batch import Batch
 from rlpt.distributed.pretended import storage_key
+from rlpt.models.attention import Layout
 from rlpt.models.policy import Policy
 
 
@@ -50,8 +52,9 @@ def microbatch_footprint(policy: Policy, rows: int, length: int) -> Footprint:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             if not mesh.is_first_stage:
                 gpt.set_input_tensor(_hidden(policy, rows, length))
-            layout = gpt.layout(batch.positions, batch.segments, batch.parents)
-            output = gpt(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=layout)
+            output = gpt(
+                input_ids=batch.tokens, position_ids=batch.positions, attention_mask=_layout(policy, rows, length)
+            )
             if mesh.is_last_stage:
                 scores = policy.scores_at(output, batch, torch.arange(rows * length))
                 output = scores.logprobs.sum() + scores.entropy.sum()
@@ -75,8 +78,22 @@ def _batch(rows: int, length: int) -> Batch:
         labels=torch.zeros_like(tokens),
         positions=torch.arange(length).expand(rows, length),
         loss_mask=torch.ones(rows, length, dtype=torch.bool),
-        segments=(torch.arange(length) >= length // 2).long().expand(rows, length).contiguous(),
+        segments=_segments(rows, length),
     )
+
+
+def _segments(rows: int, length: int) -> Tensor:
+    """Two a row."""
+    return (torch.arange(length) >= length // 2).long().expand(rows, length).contiguous()
+
+
+def _layout(policy: Policy, rows: int, length: int) -> Layout:
+    """How the rows attend. It is read off the segments, so these are real, and so small beside the rest."""
+    config = policy.gpt.config
+    with unset_fake_temporarily():
+        frequencies = torch.ones(config.kv_channels // 2)
+        positions = torch.arange(length).expand(rows, length)
+        return Layout.of(frequencies, positions, _segments(rows, length), None, config.params_dtype)
 
 
 def _hidden(policy: Policy, rows: int, length: int) -> Tensor:
