@@ -139,6 +139,8 @@ class _Meter(TorchDispatchMode):
         share = (self.group_size - 1) / self.group_size
         if name.startswith("c10d.allreduce_"):
             self.sent += 2 * share * sum(one.numel() * one.element_size() for one in args[0])
+        elif name.startswith("c10d.allgather_."):
+            self.sent += share * sum(one.numel() * one.element_size() for one in tree_leaves(args[0]))
         elif name.startswith("c10d._allgather_base_"):
             self.sent += share * args[0].numel() * args[0].element_size()
         elif name.startswith("c10d._reduce_scatter_base_"):
