@@ -7,7 +7,8 @@ is scheduled depends on lengths and drawn tokens only, so that tensor ranks, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from rlpt.rollout.sampling import certainty, draw, kept_logprobs
 START_SHARE = 1 / 8  # of the slots must be free for waiting rows to start: prompts are then read side by side, too
 
 
-class _Prompts(NamedTuple):
+@dataclass(frozen=True)
+class _Prompts:
     """Prompts that have been read: where they stand in a state, and the logits of what comes after them."""
 
     index: dict[tuple[int, ...], int]
@@ -133,7 +135,7 @@ class ContinuousBatch:
         figures = torch.stack([chosen, certainty(logprobs, filters.is_whole)]).float().cpu().numpy()
         is_filtered = filters.top_k is not None or filters.top_p is not None
         kept = logprobs > -torch.inf if is_filtered else None
-        return drawn, self.requests.record(rows, drawn.cpu().numpy(), *figures, kept)
+        return drawn, self.requests.record(rows, drawn.cpu().numpy(), figures[0], figures[1], kept)
 
     def _retire(self, drawn: Tensor, done: np.ndarray) -> Tensor:
         """Frees the slots of finished rows; the tokens drawn for those that live on, in their new order."""
