@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from data_prep.cleaning import CleanConfig
-from data_prep.decontaminate import DecontaminateConfig
+from data_prep.cleaning.cleaner import CleanConfig
 from data_prep.layout import SOLUTIONS
-from data_prep.look_ups import LookUpsConfig
-from data_prep.minhash import DedupConfig
+from data_prep.overlap.decontaminate import DecontaminateConfig
+from data_prep.overlap.minhash import DedupConfig
+from data_prep.sources.look_ups import LookUpsConfig
 from data_prep.styles import LEVEL_WEIGHTS_HELP, STYLES_HELP, LevelWeights, StyleWeights
 from rlpt.config import Section, Spec
 from rlpt.config_files import apply_overrides, load_yaml

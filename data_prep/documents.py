@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data_prep.bad_records import BadRecords
-from data_prep.streams import BrokenStream
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.streams import BrokenStream
 from rlpt.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

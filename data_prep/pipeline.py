@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import PrepConfig, fingerprint
-from data_prep.inspection import inspect, inspect_page, verify
+from data_prep.inspection.terminal import inspect, inspect_page, verify
+from data_prep.overlap.recall import show_recall
 from data_prep.plan import Plan, Stage
-from data_prep.recall import show_recall
 from data_prep.stages import clean, decontaminate, dedup, encode, ingest, manifest, split, synthesize, tokenizer
 from data_prep.work import Markers, Unit, Workers, run_units
 from rlpt.errors import ConfigError, DataError

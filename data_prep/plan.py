@@ -10,7 +10,7 @@ from typing import Any
 
 from data_prep.config import PrepConfig
 from data_prep.layout import SOLUTIONS, SPLITS, clean_path, documents_path, part_name
-from data_prep.readers import Part, parts
+from data_prep.sources.readers import Part, parts
 from data_prep.work import Figures, Unit
 
 CHUNK = 10_000  # worked solutions a part

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rlpt.bench.commands import bench_app
 from rlpt.errors import DataError, UserError
 
 app = typer.Typer(
@@ -43,6 +44,8 @@ tasks_app = typer.Typer(
     help="List, show and picture the tasks. [bold]rlpt tasks PATTERN[/bold] is rlpt tasks list PATTERN.",
 )
 app.add_typer(tasks_app, name="tasks")
+
+app.add_typer(bench_app, name="bench")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a recipe, e.g. configs/quickstart.yaml")]
 Overrides = Annotated[

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from data_prep.cleaning import CleanConfig, Cleaner
+from data_prep.cleaning.cleaner import CleanConfig, Cleaner
 from data_prep.documents import read_documents, write_document
 from data_prep.layout import clean_path, documents_path, part_name
 from data_prep.plan import Plan

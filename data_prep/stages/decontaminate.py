@@ -6,9 +6,9 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from data_prep.decontaminate import DecontaminateConfig, Evaluations
 from data_prep.documents import read_documents
 from data_prep.layout import SOLUTIONS, contaminated_path, documents_path, part_name
+from data_prep.overlap.decontaminate import DecontaminateConfig, Evaluations
 from data_prep.plan import Plan
 from data_prep.work import Figures, Unit
 from rlpt.data.manifest import write_json

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from data_prep.dedup import match_partition, num_partitions, sign_part
 from data_prep.documents import read_documents
 from data_prep.layout import duplicates_path, part_name, signatures_path
-from data_prep.minhash import DedupConfig
+from data_prep.overlap.dedup import match_partition, num_partitions, sign_part
+from data_prep.overlap.minhash import DedupConfig
 from data_prep.plan import Plan
 from data_prep.work import Figures, Unit
 

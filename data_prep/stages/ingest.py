@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig
 from data_prep.documents import write_document
 from data_prep.layout import documents_path, part_name
 from data_prep.plan import Plan
-from data_prep.readers import Part, part_fingerprint, read_part
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.readers import Part, part_fingerprint, read_part
 from data_prep.work import Figures, Unit
 from rlpt.data.manifest import atomic_writer
 from rlpt.errors import DataError

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.dedup import duplicates_in
 from data_prep.documents import Document, read_documents, write_document
 from data_prep.layout import (
     SOLUTIONS,
@@ -22,6 +21,7 @@ from data_prep.layout import (
     part_name,
     split_path,
 )
+from data_prep.overlap.dedup import duplicates_in
 from data_prep.plan import Plan
 from data_prep.stages.dedup import count_partitions, signed_parts
 from data_prep.work import Figures, Unit

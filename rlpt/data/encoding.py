@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import chain, filterfalse, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -43,8 +44,20 @@ _PROBES = (" a  b ", "a\tb  \n c", "x = f(1, 22)\r\n")
 _BORDER = re.compile(r"(?<=[^ ]) ")
 _MAX_SEGMENTS = 500_000  # in the cache, about 80 MB; then it starts anew
 _MAX_KEPT = 64  # characters of a segment that is kept
-_WINDOW = 1 << 18  # characters that are cut up at once: bounds memory
+_WINDOW = 1 << 20  # characters that are cut up at once: bounds memory
 _READ = 1 << 20  # bytes of JSON lines that are encoded at once
+
+
+class _Segments(dict[str, bytes]):
+    """Segment -> bytes of its ids. A look-up of an unknown one gives nothing and is noted in `missed`."""
+
+    def __init__(self, values: dict[str, bytes]) -> None:
+        super().__init__(values)
+        self.missed: list[str] = []
+
+    def __missing__(self, segment: str) -> bytes:
+        self.missed.append(segment)
+        return b""
 
 
 class FastEncoder:
@@ -60,7 +73,7 @@ class FastEncoder:
         self._end = self._pack([tokenizer.eos_id])
         self._fixed = {mark: self._pack([tokenizer.mark_id(mark)]) for mark in SPECIAL_TOKENS}
         self._fixed[SPACE_PIECE] = self._pack(tokenizer.encode(SPACE_PIECE))
-        self._cache = dict(self._fixed)
+        self._cache = _Segments(self._fixed)
         cut, self.uncached = _safe_cut(tokenizer)
         self._find = re.compile(cut).findall
 
@@ -89,17 +102,25 @@ class FastEncoder:
         split = self._split_marked if marked else self._split
         segments = [split(text) for _, text, _ in window]
         if len(self._cache) > _MAX_SEGMENTS:
-            self._cache = dict(self._fixed)
-        new = list(dict.fromkeys(filterfalse(self._cache.__contains__, chain.from_iterable(segments))))
-        if new:
+            self._cache = _Segments(self._fixed)
+        get, missed = self._cache.__getitem__, self._cache.missed
+        rows: list[bytes] = []
+        lacking: list[int] = []
+        for row in segments:
+            before = len(missed)
+            rows.append(b"".join(map(get, row)))
+            if len(missed) > before:
+                lacking.append(len(rows) - 1)
+        if missed:
+            new = list(dict.fromkeys(missed))
+            missed.clear()
             self._learn(new)
-        get = self._cache.__getitem__
-        ends = [self._end if last else b"" for _, _, last in window]
-        rows = [b"".join([*map(get, row), end]) for row, end in zip(segments, ends, strict=True)]
-        for segment in new:
-            if len(segment) > _MAX_KEPT:
-                del self._cache[segment]
-        return rows
+            for index in lacking:
+                rows[index] = b"".join(map(get, segments[index]))
+            for segment in new:
+                if len(segment) > _MAX_KEPT:
+                    del self._cache[segment]
+        return [row + self._end if last else row for row, (_, _, last) in zip(rows, window, strict=True)]
 
     def _split(self, text: str) -> list[str]:
         if not has_special(text):
@@ -216,7 +237,19 @@ def _spelling(text: str, marked: bool) -> bytes:
     return ("".join(split_marked(text)[::2]) if marked else text).encode("utf-8")
 
 
-def encode_jsonl(source: Path, prefix: Path, tokenizer_folder: Path, workers: int = 1) -> ShardEntry:
+class Encoder(Protocol):
+    """What `encode_jsonl` asks of an encoder: `FastEncoder.encode`."""
+
+    def encode(self, texts: Sequence[str], *, name: Callable[[int], str]) -> tuple[bytes, np.ndarray]: ...
+
+
+def encode_jsonl(
+    source: Path,
+    prefix: Path,
+    tokenizer_folder: Path,
+    workers: int = 1,
+    make_encoder: Callable[[RunTokenizer], Encoder] = FastEncoder,
+) -> ShardEntry:
     """Encodes the key `text` of each JSON line of `source` into PREFIX.bin and PREFIX.idx, one document a line.
 
     Each worker is a process that takes an equal range of bytes; the result is the same for any number of them. Raises
@@ -226,21 +259,31 @@ def encode_jsonl(source: Path, prefix: Path, tokenizer_folder: Path, workers: in
     borders = [size * worker // workers for worker in range(workers + 1)]
     ranges = list(pairwise(borders))
     if workers == 1:
-        return _encode_range(source, prefix, tokenizer_folder, ranges[0])
+        return _encode_range(source, prefix, tokenizer_folder, ranges[0], make_encoder)
     parts = [prefix.with_name(f"{prefix.name}.part{worker}") for worker in range(workers)]
     with ExitStack() as stack:
         for part in parts:
             stack.callback(_remove, part)
         context = multiprocessing.get_context("spawn")
         pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-        entries = pool.map(_encode_range, [source] * workers, parts, [tokenizer_folder] * workers, ranges)
+        jobs = [
+            pool.submit(_encode_range, source, part, tokenizer_folder, span, make_encoder)
+            for part, span in zip(parts, ranges, strict=True)
+        ]
+        entries = [job.result() for job in jobs]
         return merge_shards(list(zip(parts, entries, strict=True)), prefix)
 
 
-def _encode_range(source: Path, prefix: Path, tokenizer_folder: Path, span: tuple[int, int]) -> ShardEntry:
+def _encode_range(
+    source: Path,
+    prefix: Path,
+    tokenizer_folder: Path,
+    span: tuple[int, int],
+    make_encoder: Callable[[RunTokenizer], Encoder],
+) -> ShardEntry:
     """Encodes the lines that begin in bytes span[0] .. span[1] - 1."""
     tokenizer = load_tokenizer(tokenizer_folder)
-    encoder = FastEncoder(tokenizer)
+    encoder = make_encoder(tokenizer)
     with open(source, "rb") as file, ShardWriter(prefix, tokenizer, tokenizer.byte_lengths) as writer:
         if span[0]:
             file.seek(span[0] - 1)

@@ -53,9 +53,10 @@ def test_help_docs_and_lists_work_without_heavy_packages():
 
 
 def test_help_needs_little_of_our_own():
-    """What makes `--help` slow is imports: none of ours but the errors may come with the command line."""
+    """What makes `--help` slow is imports: of ours only the errors and more verbs may come along."""
     probe = "import sys, rlpt.__main__; print(sorted(name for name in sys.modules if name.startswith('rlpt')))"
-    assert run("-c", probe).stdout.strip() == "['rlpt', 'rlpt.__main__', 'rlpt.errors']"
+    ours = ["rlpt", "rlpt.__main__", "rlpt.bench", "rlpt.bench.commands", "rlpt.errors"]
+    assert run("-c", probe).stdout.strip() == str(ours)
 
 
 def test_unknown_verb_suggests_the_near_one():

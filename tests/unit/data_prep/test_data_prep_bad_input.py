@@ -16,8 +16,8 @@ import pyarrow.parquet
 import pytest
 from test_data_prep_formats import page, record, source, write_tar, write_zip, zstd
 
-from data_prep.bad_records import BadRecords
-from data_prep.readers import parts, read_part
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.readers import parts, read_part
 from rlpt.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -319,7 +319,7 @@ def peak(path, limit, **options):
     """What a fresh process says of a source, and the most memory that reading it took, in MiB."""
     code = f"""
 from pathlib import Path
-from data_prep.readers import *
+from data_prep.sources.readers import *
 from data_prep.config import SourceConfig
 import pyarrow.parquet
 def most():

@@ -6,15 +6,15 @@ import unicodedata
 
 import pytest
 
-from data_prep.cleaning import CleanConfig, Cleaner
-from data_prep.documents import Document
-from data_prep.normalization import (
+from data_prep.cleaning.cleaner import CleanConfig, Cleaner
+from data_prep.cleaning.normalization import (
     cap_blank_lines,
     normalize_unicode,
     remove_controls,
     strip_line_ends,
     unify_newlines,
 )
+from data_prep.documents import Document
 from rlpt.errors import ConfigError
 from rlpt.registry import describe
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from data_prep.personal import PersonalConfig, PersonalMarker, passes_luhn
+from data_prep.cleaning.personal import PersonalConfig, PersonalMarker, passes_luhn
 
 KINDS = ("email", "iban", "card", "phone", "ip")
 

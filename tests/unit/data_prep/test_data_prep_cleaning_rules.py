@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from data_prep.c4 import count_sentences
-from data_prep.cleaning import CleanConfig, Cleaner
+from data_prep.cleaning.c4 import count_sentences
+from data_prep.cleaning.cleaner import CleanConfig, Cleaner
+from data_prep.cleaning.gopher import GopherConfig, quality_fault
+from data_prep.cleaning.repetition import RepetitionConfig, duplicate_shares, ngram_fault, repetition_fault
 from data_prep.documents import Document
-from data_prep.gopher import GopherConfig, quality_fault
-from data_prep.repetition import RepetitionConfig, duplicate_shares, ngram_fault, repetition_fault
 
 PROSE = "It was the best of times, it was the worst of times, it was an age to have wisdom and foolishness with doubt. "
 
@@ -215,7 +215,7 @@ def test_languages_that_are_not_wanted_are_dropped():
 def test_without_the_package_the_error_names_the_extra():
     code = (
         "import sys; sys.modules['py3langid'] = sys.modules['py3langid.langid'] = None\n"
-        "from data_prep.cleaning import *\nCleaner(CleanConfig(gopher={}, personal={}))\n"
+        "from data_prep.cleaning.cleaner import *\nCleaner(CleanConfig(gopher={}, personal={}))\n"
         "try: Cleaner(CleanConfig(language={'languages': ['en']}))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

@@ -6,9 +6,9 @@ import random
 import pytest
 from pydantic import ValidationError
 
-from data_prep.decontaminate import DecontaminateConfig, Evaluations
 from data_prep.documents import Document
-from data_prep.words import BATCH
+from data_prep.overlap.decontaminate import DecontaminateConfig, Evaluations
+from data_prep.overlap.words import BATCH
 from rlpt.errors import ConfigError, DataError
 from rlpt.tasks.base import create_task, evaluation_seed, train_seed
 

@@ -6,12 +6,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data_prep import dedup
-from data_prep.dedup import DedupConfig, document_id, duplicates_in, match_partition, num_partitions, sign_part
 from data_prep.documents import Document
-from data_prep.minhash import band_hashes, chance_of_a_match, minima
-from data_prep.planted import EDITS, edited, jaccard, measure, table
-from data_prep.words import BATCH
+from data_prep.overlap import dedup
+from data_prep.overlap.dedup import DedupConfig, document_id, duplicates_in, match_partition, num_partitions, sign_part
+from data_prep.overlap.minhash import band_hashes, chance_of_a_match, minima
+from data_prep.overlap.planted import EDITS, edited, jaccard, measure, table
+from data_prep.overlap.words import BATCH
 from rlpt.errors import DataError
 
 NEAR = DedupConfig(near=True)

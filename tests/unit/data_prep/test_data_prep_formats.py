@@ -11,9 +11,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig
-from data_prep.readers import parts, read_part, read_source
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.readers import parts, read_part, read_source
 from rlpt.errors import ConfigError, DataError
 
 
@@ -146,7 +146,7 @@ def test_web_archives_without_the_extra_say_which(tmp_path):
     path.write_bytes(record("conversion", b"x"))
     code = (
         "import sys; sys.modules['fastwarc'] = sys.modules['fastwarc.warc'] = None\n"
-        "from data_prep.readers import *; from data_prep.config import SourceConfig\n"
+        "from data_prep.sources.readers import *; from data_prep.config import SourceConfig\n"
         f"s = SourceConfig.model_validate({{'name': 't', 'paths': [{str(path)!r}]}})\n"
         "list(read_part(s, parts(s)[0], BadRecords(9)))"
     )

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from data_prep.config import load_prep_config
-from data_prep.excerpts import chosen_documents, pieces_of, visible
-from data_prep.inspection import BOUNDARY, inspect, inspect_page
-from data_prep.page import inspection_page
+from data_prep.inspection.excerpts import chosen_documents, pieces_of, visible
+from data_prep.inspection.page import inspection_page
+from data_prep.inspection.statistics import STRETCH, count_lengths, count_tokens, stretches, token_table
+from data_prep.inspection.survey import source_rows, survey
+from data_prep.inspection.terminal import BOUNDARY, inspect, inspect_page
 from data_prep.pipeline import run
-from data_prep.statistics import STRETCH, count_lengths, count_tokens, stretches, token_table
-from data_prep.survey import source_rows, survey
 from rlpt.data.indexed import ShardWriter, open_shard
 from rlpt.data.manifest import Manifest, write_manifest
 from rlpt.data.tokenizer import load_tokenizer

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from data_prep.config import SourceConfig
-from data_prep.look_ups import LookUpsConfig, facts_of, look_up_documents
-from data_prep.readers import inputs_fingerprint, read_source
+from data_prep.sources.look_ups import LookUpsConfig, facts_of, look_up_documents
+from data_prep.sources.readers import inputs_fingerprint, read_source
 from data_prep.stages.split import is_valid
 
 

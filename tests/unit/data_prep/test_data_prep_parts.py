@@ -5,9 +5,17 @@ import sysconfig
 
 import pytest
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig, fingerprint
-from data_prep.readers import Part, inputs_fingerprint, list_files, part_fingerprint, parts, read_part, read_source
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.readers import (
+    Part,
+    inputs_fingerprint,
+    list_files,
+    part_fingerprint,
+    parts,
+    read_part,
+    read_source,
+)
 from rlpt.errors import DataError
 
 

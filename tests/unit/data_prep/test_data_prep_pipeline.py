@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from data_prep import __main__ as command_line
 from data_prep.config import TokenizerConfig, load_prep_config
 from data_prep.documents import Document, read_documents
-from data_prep.inspection import BOUNDARY
+from data_prep.inspection.terminal import BOUNDARY
 from data_prep.pipeline import NAMES, STAGES, Share, run
 from data_prep.stages.split import is_valid
 from data_prep.tokenizer import check_tokenizer, train_model

@@ -9,7 +9,7 @@ from data_prep.config import PrepConfig, SourceConfig
 from data_prep.documents import Document, read_documents, write_document
 from data_prep.layout import documents_path
 from data_prep.pipeline import run as run_stage
-from data_prep.readers import inputs_fingerprint, list_files, read_source
+from data_prep.sources.readers import inputs_fingerprint, list_files, read_source
 from rlpt.errors import DataError
 
 

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data_prep.records import Sorter, in_order, keys_between, merge, whole_file
+from data_prep.overlap.records import Sorter, in_order, keys_between, merge, whole_file
 from rlpt.errors import DataError
 
 

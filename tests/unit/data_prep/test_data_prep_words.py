@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from data_prep.words import BATCH, batches, pieces, words_of
+from data_prep.overlap.words import BATCH, batches, pieces, words_of
 
 
 def plain_words(text):

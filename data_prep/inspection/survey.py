@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.excerpts import Excerpt, chosen_documents, excerpt
-from data_prep.statistics import Lengths, TokenCounts, TokenTable, count_lengths, count_tokens, token_table
+from data_prep.inspection.excerpts import Excerpt, chosen_documents, excerpt
+from data_prep.inspection.statistics import Lengths, TokenCounts, TokenTable, count_lengths, count_tokens, token_table
 from rlpt.data.indexed import open_shard
 from rlpt.data.manifest import Manifest, ShardEntry, read_manifest
 from rlpt.data.tokenizer import RunTokenizer, load_tokenizer

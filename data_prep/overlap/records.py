@@ -18,7 +18,7 @@ import numpy as np
 from rlpt.data.manifest import atomic_writer
 from rlpt.errors import DataError
 
-BUDGET = 1 << 21  # records in memory at a time: 32 MB, and about three times as much while they are sorted
+BUDGET = 1 << 19  # records in memory at a time: 8 MB, and about three times as much while they are sorted
 _SIZE = 16  # bytes a record
 _LEAST = 64  # records of a file that are read at once, however many files there are: 1 kB a file
 

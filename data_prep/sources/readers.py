@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from data_prep.archives import read_tar, read_zip
-from data_prep.bad_records import BadRecords
-from data_prep.columns import read_parquet
 from data_prep.config import SourceConfig, fingerprint
 from data_prep.documents import Document
-from data_prep.formats import STREAMED, SUFFIXES, format_of
-from data_prep.hub import read_hub
-from data_prep.look_ups import look_up_documents
-from data_prep.streams import Expansion, open_file, open_stream, printable
+from data_prep.sources.archives import read_tar, read_zip
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.columns import read_parquet
+from data_prep.sources.formats import STREAMED, SUFFIXES, format_of
+from data_prep.sources.hub import read_hub
+from data_prep.sources.look_ups import look_up_documents
+from data_prep.sources.streams import Expansion, open_file, open_stream, printable
 from rlpt.errors import DataError
 
 LOOK_UPS_A_PART = 50_000

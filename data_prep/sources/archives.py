@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig
 from data_prep.documents import Document
-from data_prep.formats import STREAMED, format_of
-from data_prep.streams import BrokenArchive, ByteStream, Expansion, open_file, open_stream, printable
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.formats import STREAMED, format_of
+from data_prep.sources.streams import BrokenArchive, ByteStream, Expansion, open_file, open_stream, printable
 from rlpt.errors import DataError
 
 _HEADER_BYTES = 1 << 22  # most that may stand between two members of a tar: long names, extended headers

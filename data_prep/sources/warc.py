@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig
 from data_prep.documents import Document, check_source_text, decode_utf8, too_long
+from data_prep.sources.bad_records import BadRecords
 from rlpt.errors import ConfigError, DataError
 
 _PAGES = ("text/html", "application/xhtml+xml")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.config import PrepConfig
-from data_prep.excerpts import Excerpt, escaped_bytes, token_text, visible
-from data_prep.page import write_page
-from data_prep.statistics import Lengths
-from data_prep.survey import ShardSurvey, Survey, source_rows, survey
+from data_prep.inspection.excerpts import Excerpt, escaped_bytes, token_text, visible
+from data_prep.inspection.page import write_page
+from data_prep.inspection.statistics import Lengths
+from data_prep.inspection.survey import ShardSurvey, Survey, source_rows, survey
 from rlpt.data.manifest import check_shard, read_manifest, verify_shard
 from rlpt.data.tokenizer import load_tokenizer
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, model_validator
 
-from data_prep.bad_records import BadRecords
 from data_prep.documents import Document, decode_utf8, parse_object, read_lines, text_of
-from data_prep.words import BATCH, Words, batches, pieces, words_of
+from data_prep.overlap.words import BATCH, Words, batches, pieces, words_of
+from data_prep.sources.bad_records import BadRecords
 from rlpt.config_objectives import Section, Spec
 from rlpt.errors import ConfigError, DataError
 from rlpt.registry import suggest

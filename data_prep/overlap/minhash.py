@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from data_prep.words import BATCH, Words, mixed, pieces, words_of
+from data_prep.overlap.words import BATCH, Words, mixed, pieces, words_of
 from rlpt.config_objectives import Section
 from rlpt.tasks.base import keyed_hash
 

@@ -17,19 +17,19 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from data_prep.c4 import C4Config, LineFilter, page_fault
-from data_prep.documents import Document
-from data_prep.gopher import GopherConfig, quality_fault
-from data_prep.language import LanguageConfig, LanguageFilter
-from data_prep.normalization import (
+from data_prep.cleaning.c4 import C4Config, LineFilter, page_fault
+from data_prep.cleaning.gopher import GopherConfig, quality_fault
+from data_prep.cleaning.language import LanguageConfig, LanguageFilter
+from data_prep.cleaning.normalization import (
     cap_blank_lines,
     normalize_unicode,
     remove_controls,
     strip_line_ends,
     unify_newlines,
 )
-from data_prep.personal import PersonalConfig, PersonalMarker
-from data_prep.repetition import RepetitionConfig, repetition_fault
+from data_prep.cleaning.personal import PersonalConfig, PersonalMarker
+from data_prep.cleaning.repetition import RepetitionConfig, repetition_fault
+from data_prep.documents import Document
 from rlpt.config_objectives import Section
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from data_prep.config import PrepConfig
 from data_prep.documents import read_documents
-from data_prep.minhash import DedupConfig
+from data_prep.overlap.minhash import DedupConfig
+from data_prep.overlap.planted import measure, table
 from data_prep.plan import Plan
-from data_prep.planted import measure, table
 from data_prep.stages.dedup import signed_parts
 from rlpt.errors import DataError
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.page_style import COLOURS, INK, MUTED, RULE, VARIABLES
-from data_prep.statistics import Lengths
+from data_prep.inspection.page_style import COLOURS, INK, MUTED, RULE, VARIABLES
+from data_prep.inspection.statistics import Lengths
 from rlpt.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.dedup import DedupConfig, document_id, duplicates_in, match_partition, num_partitions, sign_part
 from data_prep.documents import Document
-from data_prep.minhash import chance_of_a_match
-from data_prep.words import pieces, words_of
+from data_prep.overlap.dedup import DedupConfig, document_id, duplicates_in, match_partition, num_partitions, sign_part
+from data_prep.overlap.minhash import chance_of_a_match
+from data_prep.overlap.words import pieces, words_of
 from rlpt.errors import DataError
 from rlpt.tasks.base import keyed_random
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.documents import Document
-from data_prep.minhash import DedupConfig, band_hashes
-from data_prep.records import BUDGET, Sorter, keys_between, merge
-from data_prep.words import batches
+from data_prep.overlap.minhash import DedupConfig, band_hashes
+from data_prep.overlap.records import BUDGET, Sorter, keys_between, merge
+from data_prep.overlap.words import batches
 
 EXACT, NEAR = "exact", "near"  # kinds of duplicates
 _NEAR_BIT = np.uint64(1)  # lowest bit of a hash: it is a band's

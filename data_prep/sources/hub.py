@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig
 from data_prep.documents import Document, check_source_text
+from data_prep.sources.bad_records import BadRecords
 from rlpt.errors import ConfigError, DataError
 from rlpt.registry import suggest
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import BinaryIO
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig
 from data_prep.documents import (
     Document,
@@ -21,8 +20,9 @@ from data_prep.documents import (
     text_of,
     too_long,
 )
-from data_prep.streams import COMPRESSIONS
-from data_prep.warc import read_warc
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.streams import COMPRESSIONS
+from data_prep.sources.warc import read_warc
 from rlpt.errors import DataError
 
 _CODE = "c h cc cpp hpp rs go java js ts sh rb lean v hs ml tex rst"

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from data_prep.excerpts import Excerpt, Piece, escaped_bytes, token_text, visible
-from data_prep.page_plots import frequency_plot, length_plot
-from data_prep.page_style import COLOURS, stylesheet
-from data_prep.statistics import LIMIT, STRETCH
-from data_prep.survey import ShardSurvey, Survey, source_rows
+from data_prep.inspection.excerpts import Excerpt, Piece, escaped_bytes, token_text, visible
+from data_prep.inspection.page_plots import frequency_plot, length_plot
+from data_prep.inspection.page_style import COLOURS, stylesheet
+from data_prep.inspection.statistics import LIMIT, STRETCH
+from data_prep.inspection.survey import ShardSurvey, Survey, source_rows
 from rlpt.data.manifest import atomic_writer
 from rlpt.template import SPECIAL_TOKENS
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.bad_records import BadRecords
 from data_prep.config import SourceConfig
 from data_prep.documents import Document, check_source_text, too_long
-from data_prep.streams import Expansion, open_file
+from data_prep.sources.bad_records import BadRecords
+from data_prep.sources.streams import Expansion, open_file
 from rlpt.errors import DataError
 from rlpt.registry import suggest
 

@@ -1,0 +1,1 @@
+"""Looking at a corpus: figures, token boundaries, a page with plots; and checking its hashes."""

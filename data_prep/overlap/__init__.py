@@ -1,0 +1,1 @@
+"""Documents that repeat earlier ones, and documents that hold what evaluations ask."""
