@@ -81,3 +81,52 @@ def bench_head(
     from rlpt.bench.head import main as measure_head
 
     measure_head(Shape(rows, hidden, vocabulary, live, dtype, device), pairs, threads, json_file)
+
+
+_Device = Annotated[str, typer.Option(help="cpu (float32), gpu (bfloat16) or auto")]
+_Threads = Annotated[int, typer.Option(min=0, help="of the CPU; 0: one a core")]
+_Pairs = Annotated[int, typer.Option(min=1, help="runs of each contender, interleaved")]
+_Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here too")]
+
+
+@bench_app.command("decode")
+def bench_decode(
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="rows; several sizes are measured in turn")] = None,
+    prompt: Annotated[int, typer.Option(min=1, help="tokens of each prompt")] = 16,
+    new: Annotated[int, typer.Option(min=1, help="tokens sampled for each")] = 64,
+    pairs: _Pairs = 5,
+    device: _Device = "cpu",
+    threads: _Threads = 0,
+    json_file: _Json = None,
+) -> None:
+    """Sample rows of equal lengths: this project and transformers' generate, the same weights.
+
+    [bold]rlpt bench decode[/bold]
+    [bold]rlpt bench decode --batch 8 --batch 128 --json decode.json[/bold]
+    """
+    from rlpt.bench.decode import main as measure_decoding
+
+    measure_decoding(batch or [8, 32, 128], prompt, new, pairs, device, threads, json_file)
+
+
+@bench_app.command("rollout")
+def bench_rollout(
+    groups: Annotated[int, typer.Option(min=1, help="different prompts")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="completions of each")] = 16,
+    prompt: Annotated[int, typer.Option(min=2, help="longest prompt; the shortest may be half as long")] = 16,
+    mean: Annotated[float, typer.Option(min=1.0, help="of the geometric lengths")] = 34.0,
+    longest: Annotated[int, typer.Option(min=1, help="completion, to which longer ones are cut")] = 192,
+    slots: Annotated[int, typer.Option(min=1, help="rows in our cache at a time")] = 32,
+    pairs: _Pairs = 5,
+    device: _Device = "cpu",
+    threads: _Threads = 0,
+    json_file: _Json = None,
+) -> None:
+    """Sample groups that end at different lengths: this project and transformers' generate, the same weights.
+
+    [bold]rlpt bench rollout[/bold]
+    [bold]rlpt bench rollout --slots 64 --json rollout.json[/bold]
+    """
+    from rlpt.bench.rollout import main as measure_rollouts
+
+    measure_rollouts(groups, samples, prompt, mean, longest, slots, pairs, device, threads, json_file)

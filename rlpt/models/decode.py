@@ -1,9 +1,9 @@
-"""Cached decoding on the training module's own parameters: no second model, and no weight copy unless it has adapters.
+"""Cached decoding on the training module's own parameters: no second model, and no rows that wait for each other.
 
-Prompts are aligned at their right ends, so that every row writes the same cache column. A row's tokens stand in columns
-side by side, and its positions count from its first one, as in training; so keys and values can be moved to other
-columns, and a later batch may go on from them. Every tensor rank holds its heads' cache; rows are the same on all
-tensor ranks. Equality with the training forward is tested (tests/distributed).
+The cache has slots. A row's token number j stands in column j of its slot, whatever stands in the other slots, so rows
+of any lengths decode side by side, a slot can be given to another row at any step, and keys and values can be kept
+for a later batch that goes on from them. Every tensor rank holds its heads' cache; rows are the same on all tensor
+ranks. Equality with the training forward is tested (tests/distributed).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from rlpt.distributed.mesh import Mesh
 from rlpt.models.gpt import GPT
 from rlpt.models.lora import merged_weight
+from rlpt.models.packed_linear import Linear, linear
 
 
 class LayerWeights(NamedTuple):
@@ -36,131 +37,95 @@ def layer_weights(layer: Any) -> LayerWeights:
     return LayerWeights(*map(merged_weight, linears))
 
 
-class Rested(NamedTuple):
-    """Keys and values of rows that no longer grow: [layers][rows, groups / tensor size, columns, d]."""
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    first: Tensor  # [rows] i64: each row's first column with a token
-
-
 class Known(NamedTuple):
     """Which rows of a batch begin with tokens whose keys and values are at rest, n in all."""
 
-    rested: Rested
+    rested: Tensor  # [layers, 2, rows at rest, groups / tensor size, columns, d]: keys and values, from column 0 on
     at: Tensor  # [n] i64: rows of `rested`
     rows: Tensor  # [n] i64: rows of the batch
     lengths: Tensor  # [n] i64: how many tokens; fewer than the row's prompt has
 
 
-class DecodeState:
-    """KV cache of a batch of rows, and the weights that fill it, which must not change while it is in use.
+class Layer(NamedTuple):
+    """What a layer of the decoder reads."""
 
-    Shapes: keys and values [layers][rows, groups / tensor size, capacity, d].
-    """
+    input_norm: Any
+    qkv: Linear
+    proj: Linear
+    mlp_norm: Any
+    fc1: Linear
+    fc2: Linear
 
-    def __init__(self, gpt: GPT, mesh: Mesh, rows: int, capacity: int, vocab_size: int) -> None:
+
+class Decoder:
+    """The policy's weights in the form that decoding reads. They must not change while it is in use."""
+
+    def __init__(self, gpt: GPT, mesh: Mesh, vocab_size: int, is_long: bool = False) -> None:
+        """`is_long`: it will run so many steps that weights laid out for them pay for the copy."""
         config = gpt.config
-        self.gpt, self.mesh, self.vocab_size = gpt, mesh, vocab_size
+        self.mesh, self.vocab_size = mesh, vocab_size
         self.head_size = int(config.kv_channels or 0)
         self.groups = config.num_query_groups // mesh.tensor.size
         self.heads_per_group = config.num_attention_heads // config.num_query_groups
         self.weight = gpt.embedding.word_embeddings.weight
-        self.layers = [layer_weights(layer) for layer in gpt.decoder.layers]
-        shape = (rows, self.groups, capacity, self.head_size)
-        empty = self.weight.new_empty
-        self.keys = [empty(shape) for _ in gpt.decoder.layers]
-        self.values = [empty(shape) for _ in gpt.decoder.layers]
-        self.open = torch.zeros(rows, capacity, dtype=torch.bool, device=self.weight.device)  # columns with a token
-        self.first = torch.zeros(rows, dtype=torch.int64, device=self.weight.device)  # the first of those of each row
-        self.column = 0
-        self.hidden = empty(rows, config.hidden_size)  # of the last column, after the final norm: what heads read
-        self.cos, self.sin = _rotary_table(gpt, capacity, self.head_size)
+        self.final_norm = gpt.decoder.final_layernorm
+        self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
+        self.head = linear(gpt.head_weight(), is_long)
+        self.inverse = gpt.rotary_pos_emb.inv_freq.to(self.weight.device, torch.float32)
 
-    def select(self, rows: Tensor) -> DecodeState:
-        """The state of some rows (an index [n]; a row may come several times): a group shares one prompt forward."""
-        self.keys = [cache[rows] for cache in self.keys]
-        self.values = [cache[rows] for cache in self.values]
-        self.open, self.first, self.hidden = self.open[rows], self.first[rows], self.hidden[rows]
-        return self
+    @staticmethod
+    def _layer(layer: Any, is_long: bool) -> Layer:
+        qkv, proj, fc1, fc2 = (linear(weight, is_long) for weight in layer_weights(layer))
+        return Layer(layer.input_layernorm, qkv, proj, layer.pre_mlp_layernorm, fc1, fc2)
 
-    def rest(self, rows: Tensor | None = None) -> Rested:
-        """The cache of some rows (an index [n]; None: all, not copied), to go on from in another batch."""
-        if rows is None:
-            return Rested(self.keys, self.values, self.first)
-        return Rested([one[rows] for one in self.keys], [one[rows] for one in self.values], self.first[rows])
-
-    def recall(self, known: Known) -> None:
-        """Puts tokens at rest where their rows begin."""
-        steps = torch.arange(int(known.lengths.max()), device=known.lengths.device)
-        item, step = (steps[None, :] < known.lengths[:, None]).nonzero(as_tuple=True)
-        source = known.at[item], slice(None), known.rested.first[known.at[item]] + step
-        target = known.rows[item], slice(None), self.first[known.rows[item]] + step
-        for cache, rested in zip([*self.keys, *self.values], [*known.rested.keys, *known.rested.values], strict=True):
-            cache[target] = rested[source]
+    def empty(self, slots: int, capacity: int) -> DecodeState:
+        """A cache of so many slots, each for so many tokens."""
+        return DecodeState(self, slots, capacity)
 
     @torch.no_grad()
-    def step(self, tokens: Tensor) -> Tensor:
-        """tokens [rows] -> logits [rows, V] of the tokens after them, float32, the same on all tensor ranks."""
-        return self._advance(tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.bool))
+    def prefill(
+        self, tokens: Tensor, lengths: Tensor, known: Sequence[Known] = (), capacity: int = 0
+    ) -> tuple[DecodeState, Tensor]:
+        """Runs prompts through the model.
 
-    def _advance(self, tokens: Tensor, is_token: Tensor) -> Tensor:
-        """tokens [rows, q] into columns column..column+q-1; logits after the last column."""
-        start, end = self.column, self.column + tokens.shape[1]
-        self.open[:, start:end] = is_token
-        self.column = end
-        mask = self.open[:, None, None, :end]
-        if tokens.shape[1] > 1:
-            columns = torch.arange(end, device=tokens.device)
-            past = columns[None, :] <= columns[start:end, None]
-            # a padding column attends to itself, so that no row of the softmax is empty
-            itself = columns[None, :] == columns[start:end, None]
-            mask = (mask & past) | itself
-        positions = (torch.arange(start, end, device=tokens.device) - self.first[:, None]).clamp(min=0)
-        turn = self.cos[positions], self.sin[positions]
-        hidden = self._embed(tokens)
-        for index, layer in enumerate(self.gpt.decoder.layers):
-            hidden = hidden + self._attend(index, layer, hidden, mask, turn, start)
-            inner = F.linear(layer.pre_mlp_layernorm(hidden), self.layers[index].fc1)
-            gate, up = inner.chunk(2, dim=-1)
-            hidden = hidden + self._reduce(F.linear(F.silu(gate) * up, self.layers[index].fc2))
-        self.hidden = self.gpt.decoder.final_layernorm(hidden[:, -1])
-        return self._gather(F.linear(self.hidden, self.gpt.head_weight()).float())
+        tokens [rows, P] i64, aligned left (row i's prompt is its first `lengths[i]` columns). Returns the state, with
+        room for P tokens (or `capacity`), and logits [rows, V] of the first new token, float32. Of rows that are
+        `known`, only what is new runs.
+        """
+        state = self.empty(tokens.shape[0], max(capacity, tokens.shape[1]))
+        start = torch.zeros_like(lengths)
+        for part in known:
+            start[part.rows] = part.lengths
+            state.recall(part)
+        fresh = lengths - start
+        if known:
+            block = torch.arange(int(fresh.max()), device=tokens.device)
+            columns = (start[:, None] + block).clamp(max=tokens.shape[1] - 1)
+            tokens = tokens.gather(1, columns)
+        return state, state.read(tokens, start if known else None, fresh)
 
-    def _attend(
-        self, index: int, layer: Any, hidden: Tensor, mask: Tensor, turn: tuple[Tensor, Tensor], start: int
-    ) -> Tensor:
-        rows, length, _ = hidden.shape
-        end = start + length
-        qkv = F.linear(layer.input_layernorm(hidden), self.layers[index].qkv)
-        qkv = qkv.view(rows, length, self.groups, self.heads_per_group + 2, self.head_size)
-        query = qkv[..., : self.heads_per_group, :].reshape(rows, length, -1, self.head_size)
-        keys, values = self.keys[index], self.values[index]
-        keys[:, :, start:end] = _rotate(qkv[..., -2, :], *turn).transpose(1, 2)
-        values[:, :, start:end] = qkv[..., -1, :].transpose(1, 2)
-        out = F.scaled_dot_product_attention(
-            _rotate(query, *turn).transpose(1, 2),
-            keys[:, :, :end],
-            values[:, :, :end],
-            attn_mask=mask,
-            scale=self.head_size**-0.5,
-            enable_gqa=self.heads_per_group > 1,
-        )
-        out = out.transpose(1, 2).reshape(rows, length, -1)
-        return self._reduce(F.linear(out, self.layers[index].proj))
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """positions [...] -> cos and sin [..., 1, 1, d] of Megatron's rotary frequencies; the sign of the rotation by
+        halves is in the sine."""
+        angles = positions[..., None].float() * self.inverse
+        sin, cos = angles.sin(), angles.cos()
+        return torch.cat([cos, cos], -1)[..., None, None, :], torch.cat([-sin, sin], -1)[..., None, None, :]
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens [...] -> hidden [..., H]."""
         if self.mesh.tensor.size == 1:
-            return self.weight[tokens]
+            return F.embedding(tokens, self.weight)
         local = tokens - self.mesh.tensor.rank * self.weight.shape[0]
         mine = (local >= 0) & (local < self.weight.shape[0])
-        return self._reduce(self.weight[local.clamp(0, self.weight.shape[0] - 1)] * mine[..., None])
+        return self.reduce(self.weight[local.clamp(0, self.weight.shape[0] - 1)] * mine[..., None])
 
-    def _reduce(self, partial: Tensor) -> Tensor:
+    def reduce(self, partial: Tensor) -> Tensor:
+        """The sum over tensor ranks."""
         return self.mesh.tensor.all_reduce(partial.contiguous())
 
-    def _gather(self, local: Tensor) -> Tensor:
-        """[rows, V / tensor size] -> [rows, V] on every tensor rank."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [rows, H] -> [rows, V] float32 on every tensor rank."""
+        local = self.head(hidden).float()
         if self.mesh.tensor.size == 1:
             return local[:, : self.vocab_size]
         shards = [torch.empty_like(local) for _ in range(self.mesh.tensor.size)]
@@ -168,51 +133,123 @@ class DecodeState:
         return torch.cat(shards, dim=-1)[:, : self.vocab_size]
 
 
-@torch.no_grad()
-def prefill(
-    gpt: GPT,
-    mesh: Mesh,
-    tokens: Tensor,
-    lengths: Tensor,
-    capacity: int,
-    vocab_size: int,
-    known: Sequence[Known] = (),
-) -> tuple[DecodeState, Tensor]:
-    """Runs prompts through the model.
+class DecodeState:
+    """Keys and values of rows: `cache` [layers, 2, slots, groups / tensor size, capacity, d]."""
 
-    tokens [rows, P] i64, aligned right (row i's prompt is its last `lengths[i]` columns); `capacity` is how many
-    columns the cache holds in all. Returns the state and logits [rows, V] of the first new token, float32. Of rows
-    that are `known`, only what is new runs: in all rows so many of the last tokens as the row with the most new ones
-    has.
-    """
-    rows, width = tokens.shape
-    assert width <= capacity, "the cache must hold the prompt"
-    state = DecodeState(gpt, mesh, rows, capacity, vocab_size)
-    state.first = width - lengths
-    fresh = lengths.clone()
-    for part in known:
-        fresh[part.rows] -= part.lengths
-    state.column = width - int(fresh.max())
-    for cache in (*state.keys, *state.values):
-        cache[:, :, : state.column] = 0  # what is masked must be finite all the same
-    for part in known:
-        state.recall(part)
-    is_token = torch.arange(width, device=tokens.device)[None, :] >= state.first[:, None]
-    state.open[:, : state.column] = is_token[:, : state.column]
-    return state, state._advance(tokens[:, state.column :], is_token[:, state.column :])
+    def __init__(self, decoder: Decoder, slots: int, capacity: int) -> None:
+        self.decoder = decoder
+        shape = (len(decoder.layers), 2, slots, decoder.groups, capacity, decoder.head_size)
+        # zeros, not empty: what attention masks must be finite all the same
+        self.cache = torch.zeros(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
+        self.hidden = decoder.weight  # [rows, H] after the final norm, of each row's last token: what heads read
+        self.slots = torch.arange(slots, device=decoder.weight.device)
 
+    def place(self, slots: Tensor, source: DecodeState, rows: Tensor) -> None:
+        """Puts rows [n] of another state (a row may come several times) into slots [n]."""
+        columns = source.cache.shape[4]
+        self.cache[:, :, slots, :, :columns] = source.cache[:, :, rows]
 
-def _rotary_table(gpt: GPT, positions: int, head_size: int) -> tuple[Tensor, Tensor]:
-    """cos and sin [positions, 1, d] of Megatron's rotary frequencies."""
-    inverse = gpt.rotary_pos_emb.inv_freq.to(gpt.embedding.word_embeddings.weight.device, torch.float32)
-    angles = torch.outer(torch.arange(positions, device=inverse.device, dtype=torch.float32), inverse)
-    angles = torch.cat([angles, angles], dim=-1)[:, None, :]
-    assert angles.shape[-1] == head_size
-    return angles.cos(), angles.sin()
+    def move(self, to: Tensor, origin: Tensor, columns: int, swap: bool = False) -> None:
+        """Puts slots `origin` [n] where slots `to` [n] are, and with `swap` the other way round, too; the first
+        `columns` of them (all when swapped)."""
+        if swap:
+            self.cache[:, :, torch.cat([to, origin])] = self.cache[:, :, torch.cat([origin, to])]
+        else:
+            self.cache[:, :, to, :, :columns] = self.cache[:, :, origin, :, :columns]
+
+    def recall(self, known: Known) -> None:
+        """Puts tokens at rest where their rows begin."""
+        columns = min(int(known.lengths.max()), self.cache.shape[4])
+        self.cache[:, :, known.rows, :, :columns] = known.rested[:, :, known.at, :, :columns]
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, lengths: Tensor, longest: int) -> Tensor:
+        """One token each for the first n slots.
+
+        tokens [n], `lengths` [n] i64: how many tokens stand in the slot before it, `longest` their maximum -> logits
+        [n, V] of the tokens after them, float32, the same on all tensor ranks.
+        """
+        decoder, rows, end = self.decoder, len(tokens), longest + 1
+        turn = decoder.rotary(lengths)
+        columns = torch.arange(end, device=tokens.device)
+        bias = torch.where(columns <= lengths[:, None], 0.0, -torch.inf).to(self.cache.dtype)[:, None, None]
+        slots, heads = self.slots[:rows], decoder.heads_per_group
+        hidden = decoder.embed(tokens)
+        for cache, layer in zip(self.cache, decoder.layers):
+            qkv = layer.qkv(layer.input_norm(hidden)).view(rows, decoder.groups, heads + 2, decoder.head_size)
+            turned = _rotate(qkv[:, :, :-1], *turn)
+            cache[0][slots, :, lengths] = turned[:, :, -1]
+            cache[1][slots, :, lengths] = qkv[:, :, -1]
+            # a group's queries stand as rows of one attention: the key is read once
+            out = F.scaled_dot_product_attention(
+                turned[:, :, :-1],
+                cache[0, :rows, :, :end],
+                cache[1, :rows, :, :end],
+                attn_mask=bias,
+                scale=decoder.head_size**-0.5,
+            )
+            hidden = hidden + decoder.reduce(layer.proj(out.reshape(rows, -1)))
+            hidden = hidden + self._mlp(layer, hidden)
+        self.hidden = decoder.final_norm(hidden)
+        return decoder.logits(self.hidden)
+
+    def read(self, tokens: Tensor, start: Tensor | None, fresh: Tensor) -> Tensor:
+        """A block for all slots: tokens [rows, q], of which row i's first `fresh[i]` are real and stand from column
+        `start[i]` on (None: 0); logits [rows, V] after each row's last one."""
+        decoder, (rows, width) = self.decoder, tokens.shape
+        positions = torch.arange(width, device=tokens.device).expand(rows, -1)
+        mask, end = None, width
+        if start is not None:
+            positions = positions + start[:, None]
+            end = int((start + fresh).max())
+            mask = (torch.arange(end, device=tokens.device) <= positions[..., None])[:, None]
+        turn = decoder.rotary(positions)
+        hidden = decoder.embed(tokens)
+        for cache, layer in zip(self.cache, decoder.layers):
+            hidden = hidden + decoder.reduce(layer.proj(self._attend(cache, layer, hidden, turn, positions, mask, end)))
+            hidden = hidden + self._mlp(layer, hidden)
+        self.hidden = decoder.final_norm(hidden[self.slots, fresh - 1])
+        return decoder.logits(self.hidden)
+
+    def _attend(
+        self,
+        cache: Tensor,
+        layer: Layer,
+        hidden: Tensor,
+        turn: tuple[Tensor, Tensor],
+        positions: Tensor,
+        mask: Tensor | None,
+        end: int,
+    ) -> Tensor:
+        decoder, (rows, width, _) = self.decoder, hidden.shape
+        heads = decoder.heads_per_group
+        qkv = layer.qkv(layer.input_norm(hidden)).view(rows, width, decoder.groups, heads + 2, decoder.head_size)
+        turned = _rotate(qkv[..., :-1, :], *turn)
+        if mask is None:
+            cache[0, :, :, :width] = turned[..., -1, :].transpose(1, 2)
+            cache[1, :, :, :width] = qkv[..., -1, :].transpose(1, 2)
+        else:
+            # padding after a row's last token falls beside its tokens or on no column at all
+            at = positions < end
+            row, column = at.nonzero(as_tuple=True)
+            cache[0][row, :, positions[at]] = turned[..., -1, :][row, column]
+            cache[1][row, :, positions[at]] = qkv[..., -1, :][row, column]
+        out = F.scaled_dot_product_attention(
+            turned[..., :-1, :].reshape(rows, width, -1, decoder.head_size).transpose(1, 2),
+            cache[0, :, :, :end],
+            cache[1, :, :, :end],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=decoder.head_size**-0.5,
+            enable_gqa=heads > 1,
+        )
+        return out.transpose(1, 2).reshape(rows, width, -1)
+
+    def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
+        gate, up = layer.fc1(layer.mlp_norm(hidden)).chunk(2, dim=-1)
+        return self.decoder.reduce(layer.fc2(F.silu(gate).mul_(up)))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [rows, q, heads, d] turned by the angles [rows, q, 1, d] of its positions."""
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return (x * cos + turned * sin).to(x.dtype)
+    """x [..., heads, d] turned by its position's angles [..., 1, d]; the first half's sine is negative."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from rlpt.batch import Batch, Scores
 from rlpt.distributed.device import Device
 from rlpt.distributed.mesh import Mesh
 from rlpt.kernels.linear_logprob import LinearLogprob, SlopesOf, linear_logprob
-from rlpt.models.decode import DecodeState, Known, prefill
+from rlpt.models.decode import Decoder
 from rlpt.models.gpt import GPT
 
 # Scores of some tokens [1, n] and their batch -> the derivative of the loss in those scores, up to a common factor.
@@ -134,11 +134,9 @@ class Policy:
             values=packed[..., 2] if batch.head else None,
         )
 
-    def prefill(
-        self, tokens: Tensor, lengths: Tensor, capacity: int, known: Sequence[Known] = ()
-    ) -> tuple[DecodeState, Tensor]:
-        """Starts a batch of completions; see models/decode.py."""
-        return prefill(self.gpt, self.mesh, tokens, lengths, capacity, self.vocab_size, known)
+    def decoder(self, is_long: bool = False) -> Decoder:
+        """What reads prompts and draws on from them, with the weights as they are now; see models/decode.py."""
+        return Decoder(self.gpt, self.mesh, self.vocab_size, is_long)
 
 
 def _slopes_by_rows(slopes: LossSlopes, batch: Batch, live: Tensor, values: Tensor | None) -> SlopesOf:

@@ -39,14 +39,15 @@ class PolicyChooser:
         order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
         logits = np.zeros((len(texts), self.policy.vocab_size), np.float32)
         values = np.zeros(len(texts), np.float32) if self.head else None
+        decoder = self.policy.decoder()
         for start in range(0, len(order), self.max_rows):
             rows = order[start : start + self.max_rows]
             width = len(texts[rows[-1]])
             tokens = torch.zeros(len(rows), width, dtype=torch.int64)
             for at, row in enumerate(rows):
-                tokens[at, width - len(texts[row]) :] = torch.tensor(texts[row])
+                tokens[at, : len(texts[row])] = torch.tensor(texts[row])
             lengths = torch.tensor([len(texts[row]) for row in rows])
-            state, said = self.policy.prefill(tokens.to(device), lengths.to(device), width)
+            state, said = decoder.prefill(tokens.to(device), lengths.to(device))
             logits[rows] = said.float().cpu().numpy()
             if values is not None:
                 values[rows] = self.policy.gpt.heads[self.head](state.hidden).float().cpu().numpy()

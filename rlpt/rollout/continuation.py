@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlpt.models.decode import Known
 
@@ -14,14 +14,14 @@ class Texts:
     """Of one call of the generator. A text is found by a hash of its tokens, then compared."""
 
     def __init__(self) -> None:
-        self._parts: list[Any] = []  # models.decode.Rested
+        self._parts: list[Tensor] = []  # caches [layers, 2, rows, groups / tensor size, columns, d]
         self._texts: list[list[Sequence[int]]] = []  # [part][row]
         self._where: dict[int, tuple[int, int]] = {}  # hash -> (part, row)
 
     def __bool__(self) -> bool:
         return bool(self._where)
 
-    def add(self, rested: Any, texts: Sequence[Sequence[int]]) -> None:
+    def add(self, rested: Tensor, texts: Sequence[Sequence[int]]) -> None:
         """Rows of a cache and what each of them holds, at least one token."""
         part = len(self._parts)
         self._parts.append(rested)

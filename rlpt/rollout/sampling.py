@@ -6,51 +6,63 @@ kept set (legal tokens, then top-k, then top-p), and renormalised. The trainer r
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def kept_logprobs(logits: Tensor, temperature: Tensor, legal: Tensor | None, top_k: Tensor, top_p: Tensor) -> Tensor:
+def kept_logprobs(
+    logits: Tensor, temperature: Tensor, legal: Tensor | None, top_k: Tensor | None, top_p: Tensor | None
+) -> Tensor:
     """logits [B, V] -> log-probs [B, V] of the renormalised sampler, -inf outside the kept set.
 
     `temperature`, `top_p` [B] f32 (temperature 0 reads as 1: greedy picks the largest), `top_k` [B] i64 (0: off),
-    `legal` [B, V] bool or None. At a tie on top-k's edge all tied tokens stay.
+    `legal` [B, V] bool; None: off in all rows. At a tie on top-k's edge all tied tokens stay.
     """
     scaled = logits / torch.where(temperature > 0, temperature, 1.0)[:, None]
     if legal is not None:
         scaled = scaled.masked_fill(~legal, -torch.inf)
     vocabulary = scaled.shape[-1]
-    if bool((top_k > 0).any()):
+    if top_k is not None:
         k = torch.where(top_k > 0, top_k, vocabulary).clamp(max=vocabulary)
         edge = scaled.sort(dim=-1, descending=True).values.gather(1, (k - 1)[:, None])
         scaled = scaled.masked_fill(scaled < edge, -torch.inf)
-    if bool((top_p < 1).any()):
+    if top_p is not None:
         ordered, order = scaled.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered
         keep = torch.zeros_like(scaled, dtype=torch.bool)
-        keep.scatter_(1, order, (before < top_p[:, None]) & (ordered > 0))
+        keep.scatter_(1, order, ((before < top_p[:, None]) | (top_p[:, None] >= 1)) & (ordered > 0))
         scaled = scaled.masked_fill(~keep, -torch.inf)
     return scaled.log_softmax(dim=-1)
 
 
-def draw(logprobs: Tensor, uniform: Tensor, greedy: Tensor) -> Tensor:
+def draw(logprobs: Tensor, uniform: Tensor, greedy: Tensor | None, is_whole: bool = False) -> Tensor:
     """One token a row by the inverse of the cumulative distribution.
 
-    logprobs [B, V], uniform [B] f64 in [0, 1), greedy [B] bool -> ids [B]. A token outside the kept set is never drawn.
+    logprobs [B, V], uniform [B] f64 in [0, 1), greedy [B] bool (None: no row) -> ids [B]. A token outside the kept set
+    is never drawn; with `is_whole` no row has one.
     """
-    cumulative = logprobs.double().exp().cumsum(dim=-1)
+    cumulative = logprobs.double().exp_().cumsum(dim=-1)
     target = uniform[:, None] * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    last_kept = logprobs.shape[-1] - 1 - (logprobs > -torch.inf).flip(-1).int().argmax(dim=-1)
-    return torch.where(greedy, logprobs.argmax(dim=-1), torch.minimum(drawn, last_kept))
+    last = logprobs.shape[-1] - 1
+    if is_whole:
+        drawn = drawn.clamp(max=last)
+    else:
+        drawn = torch.minimum(drawn, last - (logprobs > -torch.inf).flip(-1).int().argmax(dim=-1))
+    return drawn if greedy is None else torch.where(greedy, logprobs.argmax(dim=-1), drawn)
 
 
-def certainty(logprobs: Tensor) -> Tensor:
+def certainty(logprobs: Tensor, is_whole: bool = False) -> Tensor:
     """KL(U || p) [B] of log-probs [B, V], U uniform over the kept set: -mean log p - log K, 0 where one token is kept.
 
-    A token's part of self-certainty (Kang et al. 2502.18581, eq. 8, whose set is the whole vocabulary).
+    A token's part of self-certainty (Kang et al. 2502.18581, eq. 8, whose set is the whole vocabulary). With
+    `is_whole` every token is kept.
     """
+    if is_whole:
+        return -logprobs.mean(dim=-1) - math.log(logprobs.shape[-1])
     kept = logprobs > -torch.inf
     size = kept.sum(dim=-1)
     return -torch.where(kept, logprobs, 0).sum(dim=-1) / size - size.log()

@@ -68,9 +68,9 @@ def play(config: Config) -> dict[str, Any]:
         SamplingParams(max_new_tokens=9, temperature=1.7, top_k=20, top_p=0.8, legal_ids=legal, seed=3),
     ]
     requests = [(prompt, params) for params in variants for prompt in prompts] * 2
-    completions = PolicyGenerator(policy, max_rows=20)(
-        [prompt for prompt, _ in requests], [params for _, params in requests], list(range(len(requests)))
-    )
+    call = [prompt for prompt, _ in requests], [params for _, params in requests], list(range(len(requests)))
+    completions = PolicyGenerator(policy, max_rows=20)(*call)
+    slots = {str(rows): PolicyGenerator(policy, max_rows=rows)(*call) for rows in (1, 3, len(requests))}
     trajectories = []
     for (prompt, params), completion in zip(requests, completions):
         before, length = len(prompt), len(prompt) + len(completion.token_ids)
@@ -101,6 +101,13 @@ def play(config: Config) -> dict[str, Any]:
         "compared": compared,
         "lengths": sorted({len(completion.token_ids) for completion in completions}),
         "logprobs": [completion.logprobs.tolist() for completion in completions],
+        "slots": {
+            rows: {
+                "tokens": [completion.token_ids.tolist() for completion in found],
+                "logprobs": [completion.logprobs.tolist() for completion in found],
+            }
+            for rows, found in slots.items()
+        },
     }
 
 

@@ -107,6 +107,15 @@ def test_the_samplers_logprobs_are_the_trainers(single, double, layout):
     assert len(seen["lengths"]) > 1  # stopped and cut rows
 
 
+@pytest.mark.parametrize("layout", ["single", *PLAYING])
+def test_any_number_of_slots_draws_what_a_static_batch_draws(single, double, layout):
+    """One row after another, three slots that are filled again and again, and all rows at once."""
+    seen = (double | {"single": single})[layout]["play"]
+    for found in seen["slots"].values():
+        assert found["tokens"] == seen["tokens"]
+        assert largest_difference(found["logprobs"], seen["logprobs"]) < 1e-5
+
+
 @pytest.mark.parametrize("layout", PLAYING)
 def test_every_rank_and_layout_draws_the_same_tokens(single, double, layout):
     seen = double[layout]["play"]

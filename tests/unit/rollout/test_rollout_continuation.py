@@ -32,13 +32,18 @@ def policy():
 @pytest.fixture
 def ran(monkeypatch):
     """Columns of each forward: what there was to do."""
-    widths, advance = [], DecodeState._advance
+    widths, read, step = [], DecodeState.read, DecodeState.step
 
-    def counted(self, tokens, is_token):
+    def counted_block(self, tokens, start, fresh):
         widths.append(tuple(tokens.shape))
-        return advance(self, tokens, is_token)
+        return read(self, tokens, start, fresh)
 
-    monkeypatch.setattr(DecodeState, "_advance", counted)
+    def counted_step(self, tokens, lengths, longest):
+        widths.append((len(tokens), 1))
+        return step(self, tokens, lengths, longest)
+
+    monkeypatch.setattr(DecodeState, "read", counted_block)
+    monkeypatch.setattr(DecodeState, "step", counted_step)
     return widths
 
 

@@ -13,18 +13,23 @@ V, STOP = 23, 4
 
 
 class TableState:
-    """The last two tokens of each row."""
+    """The last two tokens of each slot."""
 
     def __init__(self, policy, context):
         self.policy, self.context = policy, context
 
-    def select(self, rows):
-        return TableState(self.policy, self.context[rows])
+    def place(self, slots, source, rows):
+        self.context[slots] = source.context[rows]
 
-    def step(self, tokens):
+    def move(self, to, origin, columns, swap):
+        assert not swap, "outside sessions"
+        self.context[to] = self.context[origin]
+
+    def step(self, tokens, lengths, longest):
         self.policy.rows_stepped += len(tokens)
-        self.context = torch.stack([self.context[:, 1], tokens], dim=1)
-        return self.policy.table[self.context[:, 0], self.context[:, 1]]
+        self.policy.widest = max(self.policy.widest, len(tokens))
+        self.context[: len(tokens)] = torch.stack([self.context[: len(tokens), 1], tokens], dim=1)
+        return self.policy.table[tuple(self.context[: len(tokens)].T)]
 
 
 class TablePolicy:
@@ -35,12 +40,20 @@ class TablePolicy:
 
     def __init__(self):
         self.table = 2 * torch.randn(V, V, V, generator=torch.Generator().manual_seed(1))
-        self.rows_stepped, self.prefilled = 0, []
+        self.rows_stepped, self.widest, self.prefilled, self.capacity = 0, 0, [], 0
 
-    def prefill(self, tokens, lengths, capacity):
-        self.prefilled += [row[-n:].tolist() for row, n in zip(tokens, lengths.tolist())]
-        state = TableState(self, tokens[:, -2:])
-        return state, self.table[tokens[:, -2], tokens[:, -1]]
+    def decoder(self, is_long=False):
+        return self
+
+    def empty(self, slots, capacity):
+        self.capacity = max(self.capacity, slots * capacity)
+        return TableState(self, torch.zeros(slots, 2, dtype=torch.int64))
+
+    def prefill(self, tokens, lengths, known):
+        assert not known
+        self.prefilled += [row[:n].tolist() for row, n in zip(tokens, lengths.tolist())]
+        context = torch.stack([row[n - 2 : n] for row, n in zip(tokens, lengths.tolist())])
+        return TableState(self, context), self.table[tuple(context.T)]
 
 
 def by_hand(policy, prompt, params, key):
@@ -144,3 +157,22 @@ def test_finished_rows_cost_nothing():
 
 def test_no_prompts_give_no_completions():
     assert PolicyGenerator(TablePolicy())([], [], []) == []
+
+
+def test_a_freed_slot_goes_to_the_next_row():
+    """Twenty-one rows through four slots: the batch stays full while rows wait, and memory is that of four."""
+    lengths = [3, 9, 1, 14, 2, 6, 30] * 3
+    requests = [([5, 6], SamplingParams(max_new_tokens=n)) for n in lengths]
+    policy, completions = generate(requests, range(len(lengths)), max_rows=4)
+    assert [len(completion.token_ids) for completion in completions] == lengths
+    assert policy.widest == 4
+    assert policy.capacity == 4 * (2 + 30)
+    assert policy.rows_stepped == sum(lengths) - len(lengths), "the first token is the prompt's, no step is idle"
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 16])
+def test_a_prompt_runs_once_whenever_its_samples_start(max_rows):
+    """Samples of three prompts, in turns: a prompt is read when its first sample starts and kept for its last."""
+    requests = [(prompt, SamplingParams(max_new_tokens=3 + at % 5)) for at, prompt in enumerate(PROMPTS * 8)]
+    policy, _ = generate(requests, range(24), max_rows)
+    assert policy.prefilled == PROMPTS

@@ -1,0 +1,202 @@
+"""What `rlpt bench decode` and `rollout` share: random weights here and in transformers, paired runs, and limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlpt.bench.paired import print_table, ratios, run_paired, summarize
+from rlpt.config import parse_config
+from rlpt.distributed.device import setup_device
+from rlpt.distributed.mesh import init_mesh
+from rlpt.models.gpt import build_gpt
+from rlpt.models.hf import llama_config, llama_weights
+from rlpt.models.policy import Policy
+
+OURS = "rlpt"
+_PAD, _SEED = 0, 1
+Contender = Callable[[], float]  # runs once; seconds
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the model that is measured."""
+
+    num_layers: int = 4
+    hidden_size: int = 256
+    num_attention_heads: int = 4
+    ffn_hidden_size: int = 1024
+    vocab_size: int = 512
+    sequence_length: int = 256
+
+    def flops(self, context: float) -> float:
+        """Multiplications and additions of one new token that attends to `context` tokens, head included."""
+        hidden, ffn = self.hidden_size, self.ffn_hidden_size
+        layer = 2 * (4 * hidden * hidden + 3 * hidden * ffn) + 4 * hidden * context
+        return self.num_layers * layer + 2 * hidden * self.vocab_size
+
+
+class Models:
+    """One set of random weights as a policy and as transformers' Llama."""
+
+    def __init__(self, shape: Shape, device_kind: str, threads: int) -> None:
+        """`device_kind`: "cpu" (float32), "gpu" (bfloat16) or "auto"; `threads` 0: one a core."""
+        config = parse_config(
+            {
+                "tokenizer": "none",
+                "device": {"kind": device_kind, "threads": threads},
+                "model": {
+                    "num_layers": shape.num_layers,
+                    "hidden_size": shape.hidden_size,
+                    "num_attention_heads": shape.num_attention_heads,
+                    "num_query_groups": shape.num_attention_heads,
+                    "ffn_hidden_size": shape.ffn_hidden_size,
+                },
+                "batch": {"sequence_length": shape.sequence_length, "micro_batch_size": 1},
+                "objectives": {
+                    "text": {
+                        "source": {"name": "corpus"},
+                        "algorithm": {"name": "next_token"},
+                        "microbatches": 1,
+                    }
+                },
+                "schedule": {"steps": 1},
+            }
+        )
+        self.shape, self.device = shape, setup_device(config.device)
+        mesh = init_mesh(config, self.device)
+        gpt = build_gpt(config, config.model.padded_vocabulary(shape.vocab_size), mesh, self.device)
+        self.policy = Policy(gpt, mesh, self.device, shape.vocab_size)
+        self.llama = self._llama(llama_config(config, shape.vocab_size, _PAD, _PAD + 1, self.device.dtype))
+
+    def _llama(self, options: dict[str, Any]) -> Any:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        options = {key: value for key, value in options.items() if key not in ("architectures", "model_type")}
+        llama: Any = LlamaForCausalLM(LlamaConfig(**options))
+        llama = llama.to(self.device.torch_device, self.device.dtype).eval()
+        missing, unexpected = llama.load_state_dict(llama_weights(self.policy.gpt, self.shape.vocab_size), strict=False)
+        strange = {*unexpected, *missing} - {"lm_head.weight"}  # tied to the embedding
+        assert not strange, strange
+        llama.tie_weights()
+        return llama
+
+    def generate(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], cache: str | None) -> np.ndarray:
+        """transformers' `generate`: one sample a prompt at temperature 1, prompts aligned right.
+
+        Row i is finished after `lengths[i]` tokens and runs on until all rows are. `cache` is its
+        `cache_implementation`. Returns ids [rows, longest].
+        """
+        from transformers import StoppingCriteriaList
+
+        width = max(map(len, prompts))
+        ids = torch.tensor([[_PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        device = self.device.torch_device
+        limits = torch.tensor(lengths, device=device) + width
+
+        def is_done(seen: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
+            return seen.shape[1] >= limits
+
+        with torch.inference_mode():
+            found = self.llama.generate(
+                ids.to(device),
+                attention_mask=mask.to(device),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=max(lengths),
+                eos_token_id=None,
+                pad_token_id=_PAD,
+                cache_implementation=cache,
+                stopping_criteria=StoppingCriteriaList([is_done]),
+            )
+        drawn: np.ndarray = found[:, width:].cpu().numpy()
+        assert drawn.shape == (len(prompts), max(lengths)), "transformers stopped somewhere else"
+        return drawn
+
+    def largest_difference(self, prompts: Sequence[Sequence[int]], completions: Sequence[Any]) -> float:
+        """Between our log-probs of drawn tokens and transformers' of the same tokens, over all of them."""
+        worst = 0.0
+        for prompt, completion in zip(prompts, completions, strict=True):
+            text = torch.tensor([[*prompt, *completion.token_ids.tolist()]], device=self.device.torch_device)
+            with torch.inference_mode():
+                rows = self.llama(text).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1).cpu()
+            theirs = rows.gather(1, torch.from_numpy(completion.token_ids)[:, None]).squeeze(1).numpy()
+            worst = max(worst, float(np.abs(theirs - completion.logprobs).max()))
+        return worst
+
+    def matmul_limit(self, size: int = 1024, tries: int = 30) -> float:
+        """FLOP/s of the best of some square products in the weights' dtype."""
+        one = torch.randn(size, size, device=self.device.torch_device, dtype=self.device.dtype)
+        seconds = []
+        for _ in range(tries):
+            start = time.perf_counter()
+            torch.mm(one, one)[0, 0].item()
+            seconds.append(time.perf_counter() - start)
+        return 2 * size**3 / min(seconds)
+
+
+def timed(work: Callable[[], Any]) -> Contender:
+    """Seconds of one run. What is run must end with its result on the host."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return once
+
+
+def compare(contenders: Mapping[str, Contender], pairs: int, tokens: int, flops: float, limit: float) -> dict[str, Any]:
+    """Paired runs after one warm-up of each. `tokens` are the useful ones of a run, `flops` what they need, and `limit`
+    FLOP/s -> figures by contender; `speedup` is how many times as long a contender took as ours."""
+    for once in contenders.values():
+        once()
+    seconds = run_paired(contenders, pairs)
+    slower = ratios(seconds, OURS)
+    return {
+        name: {
+            "seconds": summarize(values),
+            "tokens_per_second": summarize([tokens / value for value in values]),
+            "speedup": slower[name],
+            "share_of_limit": summarize([flops / value / limit for value in values]),
+        }
+        for name, values in seconds.items()
+    }
+
+
+def show(title: str, figures: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
+    """The table of `compare`'s figures."""
+    rows = [
+        [
+            name,
+            figure["tokens_per_second"].show(0),
+            figure["seconds"].show(3),
+            figure["speedup"].show(2),
+            figure["share_of_limit"].show(3),
+        ]
+        for name, figure in figures.items()
+    ]
+    header = ["contender", "useful tokens/s", "seconds", "time / ours", "share of matmul limit"]
+    print_table(title, header, rows, notes)
+
+
+def random_prompts(count: int, shortest: int, longest: int, vocab_size: int) -> list[list[int]]:
+    """Prompts of lengths between two numbers, both possible; the same at each call."""
+    rng = np.random.default_rng(_SEED)
+    return [rng.integers(2, vocab_size, rng.integers(shortest, longest + 1)).tolist() for _ in range(count)]
+
+
+def geometric_lengths(count: int, mean: float, longest: int) -> list[int]:
+    """Lengths from 1 on with a geometric law, the longest of which is cut to and at least one equal to `longest`."""
+    rng = np.random.default_rng(_SEED)
+    lengths = np.minimum(rng.geometric(1 / mean, count), longest)
+    lengths[lengths.argmax()] = longest
+    return [int(length) for length in lengths]

@@ -1,0 +1,158 @@
+"""Continuous batching: a finished row's slot of the cache goes to the next row that waits, and rows stay side by side.
+
+The live rows are always the first slots: a row that ends is replaced by the last live one, or by one that starts. What
+is scheduled depends on lengths and drawn tokens only, so that tensor ranks, which all see the same, stay in lock-step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlpt.rollout.continuation import Texts
+from rlpt.rollout.requests import Filters, Requests
+from rlpt.rollout.sampling import certainty, draw, kept_logprobs
+
+START_SHARE = 1 / 8  # of the slots must be free for waiting rows to start: prompts are then read side by side, too
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts that have been read: where they stand in a state, and the logits of what comes after them."""
+
+    index: dict[tuple[int, ...], int]
+    state: Any  # models.decode.DecodeState
+    logits: Tensor  # [prompts, V]
+
+
+class ContinuousBatch:
+    """Rows of one call; at most `slots` of them are in the cache at a time."""
+
+    def __init__(self, decoder: Any, requests: Requests, slots: int, before: Texts | None = None) -> None:
+        """`before`: texts to go on from; then all rows must have a slot, and their own texts are kept, too."""
+        self.decoder, self.requests, self.device, self.before = decoder, requests, requests.device, before
+        rows = len(requests.prompts)
+        self.slots = min(slots, rows)
+        assert before is None or self.slots == rows, "texts are kept of rows that all have a slot"
+        first_seen: dict[tuple[int, ...], int] = {}
+        self.prompts = [tuple(prompt) for prompt in requests.prompts]
+        owner = [first_seen.setdefault(prompt, len(first_seen)) for prompt in self.prompts]
+        self.waiting = sorted(range(rows), key=owner.__getitem__)  # samples of a prompt side by side
+        capacity = max(len(prompt) + limit for prompt, limit in zip(self.prompts, requests.limit.tolist(), strict=True))
+        self.state = decoder.empty(self.slots, capacity)
+        self.num_live = 0
+        self.row = np.zeros(self.slots, np.int64)  # of each slot
+        self.length = np.zeros(self.slots, np.int64)  # tokens in its cache
+        self.noise = np.zeros((self.slots, requests.longest))
+        self.logits: Tensor | None = None  # [live, V] of what comes next in each live slot
+        self.filters: Filters | None = None  # of the live slots; None: to be made anew
+        self.begun: _Prompts | None = None  # the prompt some of whose samples still wait
+
+    def run(self) -> None:
+        """Draws all rows to their ends, into the requests."""
+        while self.num_live or self.waiting:
+            self._start()
+            drawn, done = self._draw()
+            drawn = self._retire(drawn, done)
+            if self.num_live:
+                lengths = self.length[: self.num_live]
+                self.logits = self.state.step(drawn, self._on_device(lengths), int(lengths.max()))
+                self.length[: self.num_live] += 1
+
+    def texts(self) -> Texts:
+        """What the cache holds of the prompts and of what was drawn, the last of which never ran."""
+        texts = Texts()
+        told = [
+            [*self.requests.prompts[row], *self.requests.token_ids[row].tolist()][:length]
+            for row, length in zip(self.row.tolist(), self.length.tolist(), strict=True)
+        ]
+        texts.add(self.state.cache, told)
+        return texts
+
+    def _start(self) -> None:
+        """Gives free slots to rows that wait, each distinct prompt read once."""
+        count = min(self.slots - self.num_live, len(self.waiting))
+        if not count or (self.num_live and count < min(len(self.waiting), int(self.slots * START_SHARE))):
+            return
+        rows, self.waiting = self.waiting[:count], self.waiting[count:]
+        slots = np.arange(self.num_live, self.num_live + count)
+        new = list(dict.fromkeys(self.prompts[row] for row in rows))
+        sources = [self.begun] if self.begun else []
+        if self.begun:
+            new = [prompt for prompt in new if prompt not in self.begun.index]
+        if new:
+            sources.append(self._read(new))
+        logits = [] if self.logits is None or not self.num_live else [self.logits]
+        for source in sources:
+            mine = [at for at, row in enumerate(rows) if self.prompts[row] in source.index]
+            index = self._on_device(np.array([source.index[self.prompts[rows[at]]] for at in mine], np.int64))
+            self.state.place(self._on_device(slots[mine]), source.state, index)
+            logits.append(source.logits[index])
+        self.logits = torch.cat(logits)
+        self.row[slots] = rows
+        self.length[slots] = [len(self.prompts[row]) for row in rows]
+        self.noise[slots] = self.requests.noise(self.row[slots])
+        self.num_live += count
+        self.filters = None
+        self._keep_begun(sources, self.prompts[rows[-1]])
+
+    def _read(self, prompts: list[tuple[int, ...]]) -> _Prompts:
+        """Runs prompts; what the texts to go on from hold of them does not run again."""
+        tokens = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = torch.tensor(prompt)
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        known = self.before.find(prompts, self.device) if self.before else []
+        state, logits = self.decoder.prefill(tokens.to(self.device), lengths.to(self.device), known)
+        return _Prompts({prompt: row for row, prompt in enumerate(prompts)}, state, logits)
+
+    def _keep_begun(self, sources: Sequence[_Prompts], last: tuple[int, ...]) -> None:
+        """Keeps the last prompt that started for its samples that wait: no other prompt has any."""
+        self.begun = None
+        if self.waiting and self.prompts[self.waiting[0]] == last:
+            [source] = [source for source in sources if last in source.index]
+            at = torch.tensor([source.index[last]], device=self.device)
+            state = self.decoder.empty(1, len(last))
+            state.place(torch.zeros_like(at), source.state, at)
+            self.begun = _Prompts({last: 0}, state, source.logits[at])
+
+    def _draw(self) -> tuple[Tensor, np.ndarray]:
+        """One token for every live slot; which of their rows are finished."""
+        assert self.logits is not None
+        rows = self.row[: self.num_live]
+        if self.filters is None:
+            self.filters = self.requests.filters(rows)
+        filters = self.filters
+        logprobs = kept_logprobs(self.logits, filters.temperature, filters.legal, filters.top_k, filters.top_p)
+        noise = self.noise[np.arange(self.num_live), self.requests.length[rows]]
+        drawn = draw(logprobs, self._on_device(noise), filters.greedy, filters.is_whole)
+        chosen = logprobs.gather(1, drawn[:, None]).squeeze(1)
+        figures = torch.stack([chosen, certainty(logprobs, filters.is_whole)]).float().cpu().numpy()
+        is_filtered = filters.top_k is not None or filters.top_p is not None
+        kept = logprobs > -torch.inf if is_filtered else None
+        return drawn, self.requests.record(rows, drawn.cpu().numpy(), figures[0], figures[1], kept)
+
+    def _retire(self, drawn: Tensor, done: np.ndarray) -> Tensor:
+        """Frees the slots of finished rows; the tokens drawn for those that live on, in their new order."""
+        if not done.any():
+            return drawn
+        live = self.num_live - int(done.sum())
+        holes, movers = np.flatnonzero(done[:live]), live + np.flatnonzero(~done[live:])
+        if len(holes):
+            keeps = self.before is not None
+            to, origin = self._on_device(holes), self._on_device(movers)
+            self.state.move(to, origin, int(self.length[movers].max()), swap=keeps)
+            drawn[to] = drawn[origin]
+            self.noise[holes] = self.noise[movers]
+            for table in (self.row, self.length):
+                table[holes], table[movers] = table[movers], table[holes]
+        self.num_live, self.filters = live, None
+        return drawn[:live]
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
