@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from rlpt.kernels.vocabulary_shard import Finished, Gradients, Rows, Shard, Slopes, sum_dtype
 
@@ -151,9 +152,10 @@ class TorchHead:
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
-    """Rows of [n, V] by the block."""
+    """Rows of [n, V] by the block; all of them where tensors hold no data, as in a plan."""
     rows = max(1, _BLOCK_ELEMENTS // max(1, logits.shape[1]))
-    for begin in range(0, logits.shape[0], rows):
+    rows = logits.shape[0] if isinstance(logits, FakeTensor) else rows
+    for begin in range(0, logits.shape[0], max(1, rows)):
         yield slice(begin, begin + rows)
 
 

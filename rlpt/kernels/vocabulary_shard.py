@@ -74,9 +74,9 @@ class Slopes:
         return (self.chosen != 0).any(1) | (self.entropy != 0)
 
     def live_share(self) -> float:
-        """Of the rows: how many have a gradient. 1 where tensors hold no data, as in a plan."""
+        """Of the rows: how many have a gradient. 1 where there are none, or tensors hold no data, as in a plan."""
         live = self.live()
-        return 1.0 if isinstance(live, FakeTensor) else float(live.sum()) / max(1, len(live))
+        return 1.0 if isinstance(live, FakeTensor) or not len(live) else float(live.float().mean())
 
     def has_entropy(self) -> bool:
         """Whether any row's entropy counts; True where tensors hold no data."""
