@@ -43,8 +43,8 @@ class ModelConfig(Section):
     init_std: float = Field(0.02, gt=0, description="standard deviation of the initial weights")
     vocab_divisor: int = Field(64, ge=1, description="the vocabulary is padded up to a multiple of this")
     adapter: AdapterConfig | None = Field(None, description="low-rank adapters beside the weights; null: none")
-    recompute: Literal["none", "mlp", "full"] = Field(
-        "none", description="what the backward pass computes again instead of keeping: the SwiGLU blocks, whole layers"
+    recompute: Literal["none", "mlp"] = Field(
+        "none", description="what the backward pass computes again instead of keeping: the SwiGLU blocks"
     )
 
     @model_validator(mode="after")

@@ -33,7 +33,6 @@ from rlpt.models.lora import AdaptedColumnParallelLinear, AdaptedRowParallelLine
 RECOMPUTE: dict[str, dict[str, Any]] = {  # model.recompute in Megatron's words
     "none": {},
     "mlp": {"recompute_granularity": "selective", "recompute_modules": ["mlp"]},
-    "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
 }
 
 
@@ -98,6 +97,7 @@ def transformer_config(config: Config, device: Device) -> TransformerConfig:
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
         variable_seq_lengths=parallel.pipeline > 1,  # microbatches of text and of trajectories differ in shape
+        moe_token_dispatcher_type="alltoall",  # Megatron refuses those lengths with its default, experts or none
         sequence_parallel=parallel.sequence_parallel and parallel.tensor > 1,
         params_dtype=device.dtype,
         pipeline_dtype=device.dtype,

@@ -65,8 +65,8 @@ def _knob(what: str, config: Config, hardware: Hardware, works: list[Work]) -> s
 def _activation_knob(config: Config, played: bool) -> str:
     if config.parallel.tensor > 1 and not config.parallel.sequence_parallel:
         return "set parallel.sequence_parallel: true"
-    if config.model.recompute != "full":
-        return f"set model.recompute: {'mlp or full' if config.model.recompute == 'none' else 'full'}"
+    if config.model.recompute == "none":
+        return "set model.recompute: mlp"
     if played:
         return "more microbatches of the objectives that play: each then holds fewer rows"
     return "lower batch.micro_batch_size or batch.sequence_length"

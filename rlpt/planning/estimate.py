@@ -146,10 +146,9 @@ def flops(config: Config, works: Sequence[Work], vocabulary: int, data_size: int
 
 def recomputed(config: Config, work: Work) -> float:
     """FLOPs of one replica that backward spends on what forward did not keep, the head left out."""
-    body, _ = weights_per_token(config.model, 0)
     model = config.model
     block = BLOCK_WEIGHTS * model.num_layers * model.hidden_size * model.ffn_hidden_size
-    each = {"none": 0.0, "mlp": FORWARD * block, "full": FORWARD * body + attention_flops(config, work.length)}
+    each = {"none": 0.0, "mlp": FORWARD * block}
     return work.positions * each[model.recompute]
 
 

@@ -22,7 +22,7 @@ from rlpt.planning.workload import workloads
 
 PIPELINES = (1, 2, 4, 8, 16)
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-RECOMPUTE = ("none", "mlp", "full")
+RECOMPUTE = ("none", "mlp")
 
 
 def sweep(

@@ -28,7 +28,6 @@ SIZES = {  # recipe -> ranks, vocabulary, parameters in billions
     "1.3b": (8, 128_256, 1.64),
     "7b": (64, 32_000, 6.74),
     "70b": (1024, 128_256, 70.6),
-    "70b_episodes": (1024, 128_256, 70.6),
 }
 
 
