@@ -79,7 +79,8 @@ def pad(trajectories: Sequence[Trajectory], objective: str, num_microbatches: in
     on the left and completions on the right of one border. No trajectory may have kept ids."""
     prompt = max(int(one.action_mask.argmax()) for one in trajectories)
     drawn = max(int(one.action_mask.sum()) for one in trajectories)
-    own = replace(shape, sequence_length=prompt + drawn, multiple=prompt + drawn)
+    width = -(-(prompt + drawn) // shape.multiple) * shape.multiple
+    own = replace(shape, sequence_length=width, multiple=width)
     rows = []
     for one in trajectories:
         (row,) = pack([one], objective, 1, own, share_prompt=False)

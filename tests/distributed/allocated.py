@@ -27,7 +27,7 @@ ROWS = 3
 LAYOUTS: dict[str, tuple[dict[str, Any], str]] = {  # parallel section, model.recompute
     "sequence": ({"tensor": 2, "sequence_parallel": True}, "none"),
     "pipeline": ({"pipeline": 2}, "mlp"),
-    "data": ({"data": 2}, "full"),
+    "data": ({"data": 2}, "mlp"),
     "replicated optimizer": ({"data": 2, "distributed_optimizer": False}, "none"),
 }
 
