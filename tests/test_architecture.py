@@ -33,7 +33,9 @@ MAY_IMPORT = {  # unit -> units beyond its own
     "data_prep": ROW0 | TASKS | {"data"},
 }
 TORCH_FREE = (ROW0 - {"batch"}) | TASKS
-WALL = re.compile(r"rlpt/(distributed/|models/|data/indexed\.py|training/(step|optimizer|checkpoint)\.py)")
+WALL = re.compile(
+    r"rlpt/(distributed/|models/|data/indexed\.py|training/(step|optimizer|checkpoint)\.py|bench/step_megatron\.py)"
+)
 DOOR = {"rlpt/distributed/device.py", "rlpt/kernels/backend.py"}
 # Upstream's own spelling at upstream's border.
 UPSTREAM = re.compile("model_parallel_cuda_manual_seed|(create|use)_gloo_process_groups")

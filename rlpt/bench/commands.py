@@ -130,3 +130,23 @@ def bench_rollout(
     from rlpt.bench.rollout import main as measure_rollouts
 
     measure_rollouts(groups, samples, prompt, mean, longest, slots, pairs, device, threads, json_file)
+
+
+@bench_app.command("step")
+def bench_step(
+    rounds: Annotated[int, typer.Option(min=1, help="runs of each contender, interleaved")] = 7,
+    steps: Annotated[int, typer.Option(min=1, help="a run")] = 5,
+    rows: Annotated[int, typer.Option(min=1, help="a step")] = 8,
+    length: Annotated[int, typer.Option(min=2, help="tokens a row")] = 128,
+    vocabulary: Annotated[int, typer.Option(min=2, help="ids")] = 512,
+    threads: Annotated[int, typer.Option(min=0, help="of torch; 0: one a core")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here too")] = None,
+) -> None:
+    """A next-token step: this project's, a bare Megatron-Core loop's and a Llama's of transformers.
+
+    [bold]rlpt bench step[/bold]
+    [bold]rlpt bench step --vocabulary 32768 --json step.json[/bold]
+    """
+    from rlpt.bench.step import main as measure_step
+
+    measure_step(rows, length, vocabulary, steps, rounds, threads, json_file)
