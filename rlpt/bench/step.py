@@ -1,4 +1,4 @@
-"""`rlpt bench step`: next-token steps of this project, of bare Megatron-Core and of a Llama of transformers, side by side.
+"""`rlpt bench step`: next-token steps of this project, of bare Megatron-Core and of a Llama of transformers.
 
 All have the same shape, the same random tokens, gradient clipping and AdamW. Ours is the whole `TrainStep`: counts over
 ranks, Megatron's schedule and data-parallel buffers, the fused log-prob head, figures, and the optimizer's update.
