@@ -36,7 +36,7 @@ TORCH_FREE = (ROW0 - {"batch"}) | TASKS
 WALL = re.compile(
     r"rlpt/(distributed/|models/|data/indexed\.py|training/(step|optimizer|checkpoint)\.py|bench/step_megatron\.py)"
 )
-DOOR = {"rlpt/distributed/device.py", "rlpt/kernels/backend.py"}
+DOOR = {"rlpt/distributed/device.py", "rlpt/kernels/hardware.py"}
 # Upstream's own spelling at upstream's border.
 UPSTREAM = re.compile("model_parallel_cuda_manual_seed|(create|use)_gloo_process_groups")
 

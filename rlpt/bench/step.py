@@ -109,7 +109,7 @@ def llama_step(config: Config, vocabulary: int) -> Step:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     options = llama_config(config, vocabulary, 0, 1, torch.float32)
-    llama = LlamaForCausalLM(LlamaConfig(**options, attn_implementation="sdpa"))
+    llama = LlamaForCausalLM(LlamaConfig(**options, attn_implementation="sdpa"))  # type: ignore[call-arg]
     optimizer = torch.optim.AdamW(llama.parameters(), lr=config.optimizer.lr, fused=True)
 
     def step(tokens: Tensor, labels: Tensor) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from rlpt.config import DeviceConfig
 from rlpt.errors import ConfigError
 
+Result = TypeVar("Result")
 PATCHES = {  # symbol -> the Megatron-Core version whose use of it was read
     "torch.cuda.current_device": "0.16.1",
     "torch.cuda.synchronize": "0.16.1",
@@ -118,6 +119,17 @@ def accelerators() -> list[tuple[str, int, int]]:
         free, total = torch.cuda.mem_get_info(index)
         found.append((torch.cuda.get_device_name(index), total, free))
     return found
+
+
+def record_graph(run: Callable[[], Result], pool: Any = None) -> tuple[Callable[[], None], Any, Result]:
+    """Records what `run` starts on the GPU, where it has run before -> (replay, memory pool, what `run` returned).
+
+    A replay fills the same tensors again. Graphs that never run at the same time share a pool.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        result = run()
+    return graph.replay, graph.pool(), result
 
 
 def leave() -> None:

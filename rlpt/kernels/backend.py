@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from rlpt.kernels.hardware import suits_triton
 from rlpt.kernels.head_torch import TorchHead
 from rlpt.kernels.vocabulary_shard import Head, Shard
 
@@ -18,8 +17,7 @@ def choose_head(backend: Backend, weight: Tensor, shard: Shard, chunk_size: int 
     """The head of one call. `auto`: Triton for narrow and f32 weights on a GPU where it is installed (torch's builds
     for GPUs bring it), else plain torch; `triton` on a CPU needs Triton's interpreter."""
     if backend == "auto":
-        suits = weight.is_cuda and weight.dtype != torch.float64 and find_spec("triton") is not None
-        backend = "triton" if suits else "torch"
+        backend = "triton" if suits_triton(weight) else "torch"
     if backend == "torch":
         return TorchHead(weight, shard, chunk_size)
     from rlpt.kernels.triton_head import TritonHead

@@ -27,6 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rlpt.kernels.hardware import wide_product
 from rlpt.kernels.vocabulary_shard import Finished, Gradients, Rows, Shard, Slopes, merge
 
 _CHUNK_ROWS = 2048  # of kept logits: reading and writing dW in f32 is then a small part of its product
@@ -168,7 +169,7 @@ class TritonHead:
         return self._statistics(rows, None)
 
     def open(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        logits = _wide_product(rows.hidden, self._weight.t())
+        logits = wide_product(rows.hidden, self._weight.t())
         return logits, self._statistics(rows, logits)
 
     def close(self, rows: Rows, opened: Tensor, finished: Finished, slopes: Slopes, into: Gradients) -> None:
@@ -199,9 +200,9 @@ class TritonHead:
         for begin, end in self._slices(len(hidden)):
             grad = self._gradient_slice(rows, hidden, logits, finished, slopes, begin, end)
             if summed is not None:
-                summed += _wide_product(grad, self._weight[begin:end])
+                wide_product(grad, self._weight[begin:end], onto=summed)
             if into.weight is not None:
-                into.weight[begin:end] += _wide_product(grad.t(), hidden)
+                wide_product(grad.t(), hidden, onto=into.weight[begin:end])
         if summed is not None and into.hidden is not None:
             into.hidden.copy_(summed)
 
@@ -246,10 +247,3 @@ class TritonHead:
     @property
     def _illegal_width(self) -> int:
         return 0 if self._shard.illegal is None else self._shard.illegal.shape[1]
-
-
-def _wide_product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right in f32: narrow inputs with wide sums where the device's library has that, else widened."""
-    if left.dtype != torch.float32 and left.device.type != "cpu" and "dtype" in torch.ops.aten.mm.overloads():
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return torch.mm(left.float(), right.float())

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rlpt.kernels.hardware import suits_triton
+
 DENSE = 256  # positions up to which a row is one call with a mask: less would not be quicker
 TILE = 128  # positions up to which short segments share a tile
 BLOCK = 1024  # and up to which they share a block
@@ -137,6 +139,10 @@ class _Rotate(torch.autograd.Function):
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    if suits_triton(x):
+        from rlpt.kernels.layers_triton import turned
+
+        return turned(x, cos, sin, sign)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     first, second = x.chunk(2, dim=-1)
     low, high = out.chunk(2, dim=-1)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlpt.distributed.mesh import Mesh
+from rlpt.kernels.hardware import on_gpu, suits_triton, wide_product
+from rlpt.models.decode_graphs import StepGraphs
 from rlpt.models.gpt import GPT
 from rlpt.models.lora import merged_weight
 from rlpt.models.packed_linear import Linear, linear
@@ -70,13 +72,23 @@ class Decoder:
         self.weight = gpt.embedding.word_embeddings.weight
         self.final_norm = gpt.decoder.final_layernorm
         self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
-        self.head = linear(gpt.head_weight(), is_long)
+        self.head = self._wide_head(gpt.head_weight(), is_long)
+        self.has_kernel = suits_triton(self.weight) and _kernel_takes(self.head_size)
+        self.has_graphs = self.has_kernel and mesh.tensor.size == 1
         self.inverse = gpt.rotary_pos_emb.inv_freq.to(self.weight.device, torch.float32)
 
     @staticmethod
     def _layer(layer: Any, is_long: bool) -> Layer:
         qkv, proj, fc1, fc2 = (linear(weight, is_long) for weight in layer_weights(layer))
         return Layer(layer.input_layernorm, qkv, proj, layer.pre_mlp_layernorm, fc1, fc2)
+
+    @staticmethod
+    def _wide_head(weight: Tensor, is_long: bool) -> Linear:
+        """The output layer, with logits in float32."""
+        if on_gpu(weight):
+            return lambda hidden: wide_product(hidden, weight.t())
+        narrow = linear(weight, is_long)
+        return lambda hidden: narrow(hidden).float()
 
     def empty(self, slots: int, capacity: int) -> DecodeState:
         """A cache of so many slots, each for so many tokens."""
@@ -105,10 +117,10 @@ class Decoder:
         return state, state.read(tokens, start if known else None, fresh)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions [...] -> cos and sin [..., 1, 1, d] of Megatron's rotary frequencies; the sign of the rotation by
-        halves is in the sine."""
+        """positions [...] -> cos and sin [..., 1, 1, d] of Megatron's rotary frequencies in the weights' dtype, as in
+        training; the sign of the rotation by halves is in the sine."""
         angles = positions[..., None].float() * self.inverse
-        sin, cos = angles.sin(), angles.cos()
+        sin, cos = angles.sin().to(self.weight.dtype), angles.cos().to(self.weight.dtype)
         return torch.cat([cos, cos], -1)[..., None, None, :], torch.cat([-sin, sin], -1)[..., None, None, :]
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -125,7 +137,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [rows, H] -> [rows, V] float32 on every tensor rank."""
-        local = self.head(hidden).float()
+        local = self.head(hidden)
         if self.mesh.tensor.size == 1:
             return local[:, : self.vocab_size]
         shards = [torch.empty_like(local) for _ in range(self.mesh.tensor.size)]
@@ -143,6 +155,7 @@ class DecodeState:
         self.cache = torch.zeros(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
         self.hidden = decoder.weight  # [rows, H] after the final norm, of each row's last token: what heads read
         self.slots = torch.arange(slots, device=decoder.weight.device)
+        self.graphs = StepGraphs(self) if decoder.has_graphs else None
 
     def place(self, slots: Tensor, source: DecodeState, rows: Tensor) -> None:
         """Puts rows [n] of another state (a row may come several times) into slots [n]."""
@@ -167,31 +180,51 @@ class DecodeState:
         """One token each for the first n slots.
 
         tokens [n], `lengths` [n] i64: how many tokens stand in the slot before it, `longest` their maximum -> logits
-        [n, V] of the tokens after them, float32, the same on all tensor ranks.
+        [n, V] of the tokens after them, float32, the same on all tensor ranks; with graphs, until the next step.
         """
-        decoder, rows, end = self.decoder, len(tokens), longest + 1
+        if self.graphs is not None:
+            self.hidden, logits = self.graphs.step(tokens, lengths)
+        else:
+            self.hidden, logits = self.run_step(tokens, lengths, longest)
+        return logits
+
+    def run_step(self, tokens: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+        """The step's hidden states [n, H] after the final norm, and logits. Rows of negative length are left out where
+        the decoder has its kernel, and `longest` doesn't matter."""
+        decoder, rows = self.decoder, len(tokens)
         turn = decoder.rotary(lengths)
-        columns = torch.arange(end, device=tokens.device)
-        bias = torch.where(columns <= lengths[:, None], 0.0, -torch.inf).to(self.cache.dtype)[:, None, None]
-        slots, heads = self.slots[:rows], decoder.heads_per_group
+        bias = None
+        if not decoder.has_kernel:
+            columns = torch.arange(longest + 1, device=tokens.device)
+            bias = torch.where(columns <= lengths[:, None], 0.0, -torch.inf).to(self.cache.dtype)[:, None, None]
         hidden = decoder.embed(tokens)
         for cache, layer in zip(self.cache, decoder.layers):
-            qkv = layer.qkv(layer.input_norm(hidden)).view(rows, decoder.groups, heads + 2, decoder.head_size)
-            turned = _rotate(qkv[:, :, :-1], *turn)
-            cache[0][slots, :, lengths] = turned[:, :, -1]
-            cache[1][slots, :, lengths] = qkv[:, :, -1]
-            # a group's queries stand as rows of one attention: the key is read once
-            out = F.scaled_dot_product_attention(
-                turned[:, :, :-1],
-                cache[0, :rows, :, :end],
-                cache[1, :rows, :, :end],
-                attn_mask=bias,
-                scale=decoder.head_size**-0.5,
-            )
-            hidden = hidden + decoder.reduce(layer.proj(out.reshape(rows, -1)))
+            qkv = layer.qkv(layer.input_norm(hidden))
+            qkv = qkv.view(rows, decoder.groups, decoder.heads_per_group + 2, decoder.head_size)
+            out = self._attend_one(cache, qkv, turn, lengths, bias)
+            hidden = hidden + decoder.reduce(layer.proj(out))
             hidden = hidden + self._mlp(layer, hidden)
-        self.hidden = decoder.final_norm(hidden)
-        return decoder.logits(self.hidden)
+        hidden = decoder.final_norm(hidden)
+        return hidden, decoder.logits(hidden)
+
+    def _attend_one(
+        self, cache: Tensor, qkv: Tensor, turn: tuple[Tensor, Tensor], lengths: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Stores each row's key and value; qkv [n, groups, heads of one + 2, d] -> [n, heads * d]."""
+        rows, scale = len(qkv), self.decoder.head_size**-0.5
+        if bias is None:
+            from rlpt.kernels.decode_attention import attend_and_store
+
+            return attend_and_store(qkv, turn, lengths, cache[0], cache[1], scale)
+        slots, end = self.slots[:rows], bias.shape[-1]
+        turned = _rotate(qkv[:, :, :-1], *turn)
+        cache[0][slots, :, lengths] = turned[:, :, -1]
+        cache[1][slots, :, lengths] = qkv[:, :, -1]
+        # a group's queries stand as rows of one attention: the key is read once
+        out = F.scaled_dot_product_attention(
+            turned[:, :, :-1], cache[0, :rows, :, :end], cache[1, :rows, :, :end], attn_mask=bias, scale=scale
+        )
+        return out.reshape(rows, -1)
 
     def read(self, tokens: Tensor, start: Tensor | None, fresh: Tensor) -> Tensor:
         """A block for all slots: tokens [rows, q], of which row i's first `fresh[i]` are real and stand from column
@@ -253,3 +286,9 @@ class DecodeState:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [..., heads, d] turned by its position's angles [..., 1, d]; the first half's sine is negative."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
+
+
+def _kernel_takes(head_size: int) -> bool:
+    from rlpt.kernels.decode_attention import can_attend
+
+    return can_attend(head_size)

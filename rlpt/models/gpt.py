@@ -14,7 +14,7 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
-from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -27,7 +27,7 @@ from rlpt.distributed.mesh import Mesh
 from rlpt.models.attention import Layout, SdpaAttention
 from rlpt.models.heads import ScalarHead
 from rlpt.models.initialization import initialize_weights
-from rlpt.models.layers import RMSNorm
+from rlpt.models.layers import GatedMLP, RMSNorm
 from rlpt.models.lora import AdaptedColumnParallelLinear, AdaptedRowParallelLinear
 
 RECOMPUTE: dict[str, dict[str, Any]] = {  # model.recompute in Megatron's words
@@ -140,7 +140,7 @@ def layer_spec(adapter: AdapterConfig | None = None) -> ModuleSpec:
             ),
             self_attn_bda=get_bias_dropout_add,
             pre_mlp_layernorm=RMSNorm,
-            mlp=ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row)),
+            mlp=ModuleSpec(module=GatedMLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row)),
             mlp_bda=get_bias_dropout_add,
         ),
     )

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_WIDE = 4096  # columns from which on they are added up by blocks
+_BLOCK = 256  # columns of one
+
 
 def kept_logprobs(
     logits: Tensor, temperature: Tensor, legal: Tensor | None, top_k: Tensor | None, top_p: Tensor | None
@@ -44,15 +47,33 @@ def draw(logprobs: Tensor, uniform: Tensor, greedy: Tensor | None, is_whole: boo
     logprobs [B, V], uniform [B] f64 in [0, 1), greedy [B] bool (None: no row) -> ids [B]. A token outside the kept set
     is never drawn; with `is_whole` no row has one.
     """
-    cumulative = logprobs.double().exp_().cumsum(dim=-1)
-    target = uniform[:, None] * cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    drawn = _first_above(logprobs, uniform)
     last = logprobs.shape[-1] - 1
     if is_whole:
         drawn = drawn.clamp(max=last)
     else:
         drawn = torch.minimum(drawn, last - (logprobs > -torch.inf).flip(-1).int().argmax(dim=-1))
     return drawn if greedy is None else torch.where(greedy, logprobs.argmax(dim=-1), drawn)
+
+
+def _first_above(logprobs: Tensor, share: Tensor) -> Tensor:
+    """The first column up to and with which a row's probabilities [B, V] add up to more than `share` [B] of their sum.
+
+    Sums are f64. A wide row is added up by blocks first, then inside the block where the share falls: running sums of
+    all its columns would be more memory than the rest of a decode step moves.
+    """
+    rows, columns = logprobs.shape
+    if columns <= _WIDE:
+        cumulative = logprobs.double().exp_().cumsum(-1)
+        return torch.searchsorted(cumulative, share[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+    blocks = torch.nn.functional.pad(logprobs, (0, -columns % _BLOCK), value=-torch.inf).exp_().view(rows, -1, _BLOCK)
+    cumulative = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    target = share[:, None] * cumulative[:, -1:]
+    block = torch.searchsorted(cumulative, target, right=True).clamp(max=blocks.shape[1] - 1)
+    before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, _BLOCK)).squeeze(1).double().cumsum(-1) + before
+    place = torch.searchsorted(inside, target, right=True).clamp(max=_BLOCK - 1)
+    return (block * _BLOCK + place).squeeze(1)
 
 
 def certainty(logprobs: Tensor, is_whole: bool = False) -> Tensor:

@@ -1,0 +1,97 @@
+"""Elementwise parts of a layer as Triton kernels: the gated activation and the rotary turn, each one pass over memory.
+
+The torch forms (`rlpt.models.layers`, `rlpt.models.attention`) are the reference; they make four to six passes.
+Arithmetic is f32, results are rounded once.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 1024  # elements of a program
+
+
+@triton.jit
+def _gate_kernel(both, out, width, BLOCK: tl.constexpr):
+    """both [n, 2 width]: gate beside up -> silu(gate) * up. Grid: (rows, blocks)."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < width
+    gate = tl.load(both + row * 2 * width + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(both + row * 2 * width + width + at, mask=inside, other=0.0).to(tl.float32)
+    result = gate / (1 + tl.exp(-gate)) * up
+    tl.store(out + row * width + at, result.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gate_backward_kernel(both, grad, out, width, BLOCK: tl.constexpr):
+    """out [n, 2 width]. Grid: (rows, blocks)."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < width
+    gate = tl.load(both + row * 2 * width + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(both + row * 2 * width + width + at, mask=inside, other=0.0).to(tl.float32)
+    slope = tl.load(grad + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    sigmoid = 1 / (1 + tl.exp(-gate))
+    kind = out.dtype.element_ty
+    of_gate = slope * up * sigmoid * (1 + gate * (1 - sigmoid))
+    tl.store(out + row * 2 * width + at, of_gate.to(kind), mask=inside)
+    tl.store(out + row * 2 * width + width + at, (slope * gate * sigmoid).to(kind), mask=inside)
+
+
+@triton.jit
+def _turn_kernel(
+    x, cos, sin, out, sign, step, row, head, HEADS: tl.constexpr, PADDED: tl.constexpr, HALF: tl.constexpr,
+    PADDED_HALF: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """x [T, B, heads, 2 half] by strides (step, row, head, 1) -> out, contiguous. Grid: (T * B)."""
+    place = tl.program_id(0).to(tl.int64)
+    heads = tl.arange(0, PADDED)[:, None]
+    at = tl.arange(0, PADDED_HALF)[None, :]
+    inside = (heads < HEADS) & (at < HALF)
+    angle = tl.arange(0, PADDED_HALF)
+    cosine = tl.load(cos + place * HALF + angle, mask=angle < HALF, other=0.0).to(tl.float32)[None, :]
+    sine = tl.load(sin + place * HALF + angle, mask=angle < HALF, other=0.0).to(tl.float32)[None, :] * sign
+    start = x + (place // ROWS) * step + (place % ROWS) * row + heads * head + at
+    first = tl.load(start, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(start + HALF, mask=inside, other=0.0).to(tl.float32)
+    end = out + place * HEADS * 2 * HALF + heads * 2 * HALF + at
+    kind = out.dtype.element_ty
+    tl.store(end, (first * cosine + second * sine).to(kind), mask=inside)
+    tl.store(end + HALF, (second * cosine - first * sine).to(kind), mask=inside)
+
+
+def gated(both: Tensor) -> Tensor:
+    """both [..., 2F] -> silu of its first half times its second [..., F]."""
+    both = both.contiguous()
+    rows, width = both.numel() // both.shape[-1], both.shape[-1] // 2
+    out = both.new_empty(*both.shape[:-1], width)
+    _gate_kernel[(rows, triton.cdiv(width, _BLOCK))](both, out, width, BLOCK=_BLOCK)
+    return out
+
+
+def gated_backward(both: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of `both` from that of its result."""
+    both, grad = both.contiguous(), grad.contiguous()
+    rows, width = grad.numel() // grad.shape[-1], grad.shape[-1]
+    out = torch.empty_like(both)
+    _gate_backward_kernel[(rows, triton.cdiv(width, _BLOCK))](both, grad, out, width, BLOCK=_BLOCK)
+    return out
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    """x [T, B, heads, d] -> first cos + sign second sin and second cos - sign first sin, by its halves; cos and sin
+    [T, B, 1, d / 2]."""
+    length, rows, heads, channels = x.shape
+    if x.stride(3) != 1:
+        x = x.contiguous()
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    half = channels // 2
+    _turn_kernel[(length * rows,)](
+        x, cos.contiguous(), sin.contiguous(), out, sign, x.stride(0), x.stride(1), x.stride(2), HEADS=heads,
+        PADDED=triton.next_power_of_2(heads), HALF=half, PADDED_HALF=triton.next_power_of_2(half), ROWS=rows,
+    )  # fmt: skip
+    return out
