@@ -87,6 +87,11 @@ _Device = Annotated[str, typer.Option(help="cpu (float32), gpu (bfloat16) or aut
 _Threads = Annotated[int, typer.Option(min=0, help="of the CPU; 0: one a core")]
 _Pairs = Annotated[int, typer.Option(min=1, help="runs of each contender, interleaved")]
 _Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here too")]
+_Layers = Annotated[int, typer.Option(min=1, help="of the model")]
+_Hidden = Annotated[int, typer.Option(min=1, help="width of its hidden states")]
+_Heads = Annotated[int, typer.Option(min=1, help="of its attention")]
+_Ffn = Annotated[int, typer.Option(min=1, help="width inside its MLPs")]
+_Vocabulary = Annotated[int, typer.Option(min=2, help="ids")]
 
 
 @bench_app.command("decode")
@@ -94,6 +99,11 @@ def bench_decode(
     batch: Annotated[list[int] | None, typer.Option(min=1, help="rows; several sizes are measured in turn")] = None,
     prompt: Annotated[int, typer.Option(min=1, help="tokens of each prompt")] = 16,
     new: Annotated[int, typer.Option(min=1, help="tokens sampled for each")] = 64,
+    layers: _Layers = 4,
+    hidden: _Hidden = 256,
+    heads: _Heads = 4,
+    ffn: _Ffn = 1024,
+    vocabulary: _Vocabulary = 512,
     pairs: _Pairs = 5,
     device: _Device = "cpu",
     threads: _Threads = 0,
@@ -103,10 +113,13 @@ def bench_decode(
 
     [bold]rlpt bench decode[/bold]
     [bold]rlpt bench decode --batch 8 --batch 128 --json decode.json[/bold]
+    [bold]rlpt bench decode --device gpu --layers 12 --hidden 768 --heads 12 --ffn 2048 --vocabulary 50304[/bold]
     """
     from rlpt.bench.decode import main as measure_decoding
+    from rlpt.bench.generation import Shape
 
-    measure_decoding(batch or [8, 32, 128], prompt, new, pairs, device, threads, json_file)
+    shape = Shape(layers, hidden, heads, ffn, vocabulary, max(256, prompt + new))
+    measure_decoding(batch or [8, 32, 128], prompt, new, pairs, device, threads, json_file, shape)
 
 
 @bench_app.command("rollout")
@@ -116,7 +129,12 @@ def bench_rollout(
     prompt: Annotated[int, typer.Option(min=2, help="longest prompt; the shortest may be half as long")] = 16,
     mean: Annotated[float, typer.Option(min=1.0, help="of the geometric lengths")] = 34.0,
     longest: Annotated[int, typer.Option(min=1, help="completion, to which longer ones are cut")] = 192,
-    slots: Annotated[int, typer.Option(min=1, help="rows in our cache at a time")] = 32,
+    slots: Annotated[int, typer.Option(min=1, help="rows in our cache at a time")] = 64,
+    layers: _Layers = 4,
+    hidden: _Hidden = 256,
+    heads: _Heads = 4,
+    ffn: _Ffn = 1024,
+    vocabulary: _Vocabulary = 512,
     pairs: _Pairs = 5,
     device: _Device = "cpu",
     threads: _Threads = 0,
@@ -125,28 +143,39 @@ def bench_rollout(
     """Sample groups that end at different lengths: this project and transformers' generate, the same weights.
 
     [bold]rlpt bench rollout[/bold]
-    [bold]rlpt bench rollout --slots 64 --json rollout.json[/bold]
+    [bold]rlpt bench rollout --slots 32 --json rollout.json[/bold]
     """
+    from rlpt.bench.generation import Shape
     from rlpt.bench.rollout import main as measure_rollouts
 
-    measure_rollouts(groups, samples, prompt, mean, longest, slots, pairs, device, threads, json_file)
+    shape = Shape(layers, hidden, heads, ffn, vocabulary, max(256, prompt + longest))
+    measure_rollouts(groups, samples, prompt, mean, longest, slots, pairs, device, threads, json_file, shape)
 
 
 @bench_app.command("step")
 def bench_step(
-    rounds: Annotated[int, typer.Option(min=1, help="runs of each contender, interleaved")] = 7,
-    steps: Annotated[int, typer.Option(min=1, help="a run")] = 5,
-    rows: Annotated[int, typer.Option(min=1, help="a step")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="a microbatch")] = 8,
+    microbatches: Annotated[int, typer.Option(min=1, help="a step")] = 1,
     length: Annotated[int, typer.Option(min=2, help="tokens a row")] = 128,
-    vocabulary: Annotated[int, typer.Option(min=2, help="ids")] = 512,
-    threads: Annotated[int, typer.Option(min=0, help="of torch; 0: one a core")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here too")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="a run")] = 5,
+    layers: _Layers = 4,
+    hidden: _Hidden = 256,
+    heads: _Heads = 4,
+    ffn: _Ffn = 1024,
+    vocabulary: _Vocabulary = 512,
+    pairs: _Pairs = 7,
+    device: _Device = "cpu",
+    threads: _Threads = 0,
+    json_file: _Json = None,
 ) -> None:
     """A next-token step: this project's, a bare Megatron-Core loop's and a Llama's of transformers.
 
     [bold]rlpt bench step[/bold]
     [bold]rlpt bench step --vocabulary 32768 --json step.json[/bold]
+    [bold]rlpt bench step --device gpu --layers 24 --hidden 1024 --heads 16 --ffn 2816 --vocabulary 50304[/bold]
     """
+    from rlpt.bench.generation import Shape
     from rlpt.bench.step import main as measure_step
 
-    measure_step(rows, length, vocabulary, steps, rounds, threads, json_file)
+    shape = Shape(layers, hidden, heads, ffn, vocabulary, length)
+    measure_step(shape, rows, microbatches, steps, pairs, device, threads, json_file)

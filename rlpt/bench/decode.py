@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlpt.bench.generation import OURS, Models, Shape, compare, random_prompts, show, timed
+from rlpt.bench.generation import OURS, Limits, Models, Shape, compare, random_prompts, show, timed
 from rlpt.bench.paired import machine, write_figures
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.types import SamplingParams
@@ -25,16 +26,16 @@ def main(
 ) -> dict[str, Any]:
     """Measures every batch size, prints a table of each, writes the figures to `json_file` and returns them."""
     models = Models(shape or Shape(), device, threads)
-    limit = models.matmul_limit()
-    figures: dict[str, Any] = {"machine": machine(), "matmul_flops_per_second": limit, "pairs": pairs, "batches": {}}
+    limits = Limits.of(models)
+    figures: dict[str, Any] = {"machine": machine(), "limits": asdict(limits), "pairs": pairs, "batches": {}}
     for batch in batches:
-        figures["batches"][str(batch)] = measure(models, batch, prompt, new, pairs, limit)
+        figures["batches"][str(batch)] = measure(models, batch, prompt, new, pairs, limits)
     if json_file is not None:
         write_figures(json_file, figures)
     return figures
 
 
-def measure(models: Models, batch: int, prompt: int, new: int, pairs: int, limit: float) -> dict[str, Any]:
+def measure(models: Models, batch: int, prompt: int, new: int, pairs: int, limits: Limits) -> dict[str, Any]:
     """One batch size: `batch` different prompts of `prompt` tokens, `new` tokens for each."""
     prompts = random_prompts(batch, prompt, prompt, models.shape.vocab_size)
     generator = PolicyGenerator(models.policy, max_rows=batch)
@@ -44,18 +45,36 @@ def measure(models: Models, batch: int, prompt: int, new: int, pairs: int, limit
         return generator(prompts, params, range(batch))
 
     contenders = {OURS: timed(ours)}
-    for name, cache in (("transformers", None), ("transformers, static cache", "static")):
-        contenders[name] = timed(partial(models.generate, prompts, [new] * batch, cache))
-    read = prompt * models.shape.flops((prompt + 1) / 2)
-    flops = read + sum(models.shape.flops(prompt + at) for at in range(1, new))
-    found = compare(contenders, pairs, batch * new, batch * flops, limit)
-    off = models.largest_difference(prompts[:4], ours()[:4])
+    peers: dict[str, tuple[str | None, bool]] = {
+        "transformers": (None, True),
+        "transformers, static cache": ("static", True),
+    }
+    if models.device.kind == "gpu":
+        peers["transformers, static cache, not compiled"] = ("static", False)
+    for name, (cache, compiled) in peers.items():
+        contenders[name] = timed(partial(models.generate, prompts, [new] * batch, cache, compiled))
+    shape, width = models.shape, models.device.dtype.itemsize
+    read = prompt * shape.flops((prompt + 1) / 2)
+    flops = read + sum(shape.flops(prompt + at) for at in range(1, new))
+    moved = sum(shape.weights + batch * shape.cache_elements(prompt + at) for at in range(new)) * width
+    least = max(batch * flops / limits.flops, moved / limits.bytes)
+    found = compare(contenders, pairs, batch * new, least)
+    some = list(zip(prompts[:4], ours()[:4]))
+    off, apart = models.largest_difference(*zip(*some)), models.trainer_difference(*zip(*some))
     title = (
         f"decode, batch {batch}: prompts of {prompt}, {new} sampled tokens each, {pairs} paired runs, median (range)"
     )
     notes = [
-        f"{flops / new / 1e6:.2f} MFLOP a token, prompt included; limit {limit / 1e9:.0f} GFLOP/s.",
-        f"Largest difference of a log-prob from transformers': {off:.1e}.",
+        f"{flops / new / 1e6:.2f} MFLOP a token, prompt included, at {limits.flops / 1e9:.0f} GFLOP/s; a step moves "
+        f"{moved / new / 1e6:.0f} MB at {limits.bytes / 1e9:.0f} GB/s: at least {least / new * 1e3:.3f} ms.",
+        f"Log-probs: at most {off:.1e} from transformers'; in the mean {apart:.1e} from those of training.",
     ]
     show(title, found, notes)
-    return {"contenders": found, "flops_per_token": flops / new, "largest_difference": off}
+    return {
+        "contenders": found,
+        "flops_per_token": flops / new,
+        "bytes_per_step": moved / new,
+        "least_seconds": least,
+        "largest_difference": off,
+        "trainer_difference": apart,
+    }

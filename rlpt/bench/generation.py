@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlpt.batch import Batch
+from rlpt.bench.limits import copy_rate, matmul_rate
 from rlpt.bench.paired import print_table, ratios, run_paired, summarize
-from rlpt.config import parse_config
+from rlpt.config import Config, parse_config
 from rlpt.distributed.device import setup_device
 from rlpt.distributed.mesh import init_mesh
 from rlpt.models.gpt import build_gpt
@@ -34,11 +36,46 @@ class Shape:
     vocab_size: int = 512
     sequence_length: int = 256
 
+    @property
+    def parameters(self) -> int:
+        """All of them; the embedding is the output layer."""
+        return self.weights + (2 * self.num_layers + 1) * self.hidden_size
+
+    @property
+    def weights(self) -> int:
+        """That every new token meets: those of the layers and of the output layer."""
+        layer = 4 * self.hidden_size**2 + 3 * self.hidden_size * self.ffn_hidden_size
+        return self.num_layers * layer + self.hidden_size * self.vocab_size
+
+    def cache_elements(self, context: float) -> float:
+        """Of the keys and values that a new token reads."""
+        return 2 * self.num_layers * self.hidden_size * context
+
     def flops(self, context: float) -> float:
         """Multiplications and additions of one new token that attends to `context` tokens, head included."""
-        hidden, ffn = self.hidden_size, self.ffn_hidden_size
-        layer = 2 * (4 * hidden * hidden + 3 * hidden * ffn) + 4 * hidden * context
-        return self.num_layers * layer + 2 * hidden * self.vocab_size
+        return 2 * self.weights + 4 * self.num_layers * self.hidden_size * context
+
+
+def model_config(shape: Shape, device_kind: str, threads: int) -> Config:
+    """A run's configuration with a model of this shape. `device_kind`: "cpu" (float32), "gpu" (bfloat16) or "auto"."""
+    return parse_config(
+        {
+            "tokenizer": "none",
+            "device": {"kind": device_kind, "threads": threads},
+            "model": {
+                "num_layers": shape.num_layers,
+                "hidden_size": shape.hidden_size,
+                "num_attention_heads": shape.num_attention_heads,
+                "num_query_groups": shape.num_attention_heads,
+                "ffn_hidden_size": shape.ffn_hidden_size,
+            },
+            "batch": {"sequence_length": shape.sequence_length, "micro_batch_size": 1},
+            "objectives": {
+                "text": {"source": {"name": "corpus"}, "algorithm": {"name": "next_token"}, "microbatches": 1}
+            },
+            "schedule": {"steps": 1},
+        }
+    )
 
 
 class Models:
@@ -46,28 +83,7 @@ class Models:
 
     def __init__(self, shape: Shape, device_kind: str, threads: int) -> None:
         """`device_kind`: "cpu" (float32), "gpu" (bfloat16) or "auto"; `threads` 0: one a core."""
-        config = parse_config(
-            {
-                "tokenizer": "none",
-                "device": {"kind": device_kind, "threads": threads},
-                "model": {
-                    "num_layers": shape.num_layers,
-                    "hidden_size": shape.hidden_size,
-                    "num_attention_heads": shape.num_attention_heads,
-                    "num_query_groups": shape.num_attention_heads,
-                    "ffn_hidden_size": shape.ffn_hidden_size,
-                },
-                "batch": {"sequence_length": shape.sequence_length, "micro_batch_size": 1},
-                "objectives": {
-                    "text": {
-                        "source": {"name": "corpus"},
-                        "algorithm": {"name": "next_token"},
-                        "microbatches": 1,
-                    }
-                },
-                "schedule": {"steps": 1},
-            }
-        )
+        config = model_config(shape, device_kind, threads)
         self.shape, self.device = shape, setup_device(config.device)
         mesh = init_mesh(config, self.device)
         gpt = build_gpt(config, config.model.padded_vocabulary(shape.vocab_size), mesh, self.device)
@@ -86,11 +102,14 @@ class Models:
         llama.tie_weights()
         return llama
 
-    def generate(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], cache: str | None) -> np.ndarray:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], cache: str | None, compiled: bool = True
+    ) -> np.ndarray:
         """transformers' `generate`: one sample a prompt at temperature 1, prompts aligned right.
 
         Row i is finished after `lengths[i]` tokens and runs on until all rows are. `cache` is its
-        `cache_implementation`. Returns ids [rows, longest].
+        `cache_implementation`; with a static one it compiles its forward on a GPU unless `compiled` is false. Returns
+        ids [rows, longest].
         """
         from transformers import StoppingCriteriaList
 
@@ -115,6 +134,7 @@ class Models:
                 eos_token_id=None,
                 pad_token_id=_PAD,
                 cache_implementation=cache,
+                disable_compile=not compiled,
                 stopping_criteria=StoppingCriteriaList([is_done]),
             )
         drawn: np.ndarray = found[:, width:].cpu().numpy()
@@ -132,15 +152,30 @@ class Models:
             worst = max(worst, float(np.abs(theirs - completion.logprobs).max()))
         return worst
 
-    def matmul_limit(self, size: int = 1024, tries: int = 30) -> float:
-        """FLOP/s of the best of some square products in the weights' dtype."""
-        one = torch.randn(size, size, device=self.device.torch_device, dtype=self.device.dtype)
-        seconds = []
-        for _ in range(tries):
-            start = time.perf_counter()
-            torch.mm(one, one)[0, 0].item()
-            seconds.append(time.perf_counter() - start)
-        return 2 * size**3 / min(seconds)
+    def trainer_difference(self, prompts: Sequence[Sequence[int]], completions: Sequence[Any]) -> float:
+        """Mean of the absolute differences between the sampler's log-probs and those that training would compute."""
+        found, device = [], self.device.torch_device
+        for prompt, completion in zip(prompts, completions, strict=True):
+            text = torch.tensor([[*prompt, *completion.token_ids.tolist()]], device=device)
+            tokens, labels = text[:, :-1].contiguous(), text[:, 1:].contiguous()
+            positions = torch.arange(tokens.shape[1], device=device)[None]
+            batch = Batch("text", tokens, labels, positions, positions >= len(prompt) - 1, torch.zeros_like(tokens))
+            scored = self.policy.score(batch).logprobs[batch.loss_mask].cpu().numpy()
+            found.append(np.abs(scored - completion.logprobs).mean())
+        return float(np.mean(found))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Measured rates of the machine."""
+
+    flops: float  # a second, of matrix products in the weights' dtype
+    bytes: float  # a second, of copies
+
+    @classmethod
+    def of(cls, models: Models) -> Limits:
+        """For the device and dtype of these models."""
+        return cls(matmul_rate(models.device.torch_device, models.device.dtype), copy_rate(models.device.torch_device))
 
 
 def timed(work: Callable[[], Any]) -> Contender:
@@ -154,9 +189,9 @@ def timed(work: Callable[[], Any]) -> Contender:
     return once
 
 
-def compare(contenders: Mapping[str, Contender], pairs: int, tokens: int, flops: float, limit: float) -> dict[str, Any]:
-    """Paired runs after one warm-up of each. `tokens` are the useful ones of a run, `flops` what they need, and `limit`
-    FLOP/s -> figures by contender; `speedup` is how many times as long a contender took as ours."""
+def compare(contenders: Mapping[str, Contender], pairs: int, tokens: int, least: float) -> dict[str, Any]:
+    """Paired runs after one warm-up of each. `tokens` are the useful ones of a run, `least` the seconds that no way
+    goes below -> figures by contender; `speedup` is how many times as long a contender took as ours."""
     for once in contenders.values():
         once()
     seconds = run_paired(contenders, pairs)
@@ -166,7 +201,7 @@ def compare(contenders: Mapping[str, Contender], pairs: int, tokens: int, flops:
             "seconds": summarize(values),
             "tokens_per_second": summarize([tokens / value for value in values]),
             "speedup": slower[name],
-            "share_of_limit": summarize([flops / value / limit for value in values]),
+            "share_of_limit": summarize([least / value for value in values]),
         }
         for name, values in seconds.items()
     }
@@ -184,7 +219,7 @@ def show(title: str, figures: Mapping[str, Any], notes: Sequence[str] = ()) -> N
         ]
         for name, figure in figures.items()
     ]
-    header = ["contender", "useful tokens/s", "seconds", "time / ours", "share of matmul limit"]
+    header = ["contender", "useful tokens/s", "seconds", "time / ours", "share of limit"]
     print_table(title, header, rows, notes)
 
 

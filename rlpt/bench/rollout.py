@@ -6,10 +6,11 @@ own limits, theirs by a stopping criterion.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlpt.bench.generation import OURS, Models, Shape, compare, geometric_lengths, random_prompts, show, timed
+from rlpt.bench.generation import OURS, Limits, Models, Shape, compare, geometric_lengths, random_prompts, show, timed
 from rlpt.bench.paired import machine, write_figures
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.types import SamplingParams
@@ -47,8 +48,8 @@ def main(
     flops = sum(len(one) * models.shape.flops((len(one) + 1) / 2) for one in distinct)
     for one, length in zip(prompts, lengths, strict=True):
         flops += sum(models.shape.flops(len(one) + at) for at in range(1, length))
-    useful, limit = sum(lengths), models.matmul_limit()
-    found = compare(contenders, pairs, useful, flops, limit)
+    useful, limits = sum(lengths), Limits.of(models)
+    found = compare(contenders, pairs, useful, flops / limits.flops)
     off = models.largest_difference(prompts[:4], ours(slots)[:4])
     computed = len(prompts) * longest
     show(
@@ -57,13 +58,13 @@ def main(
         [
             f"{useful} useful tokens, mean {useful / len(prompts):.1f}, longest {longest}; a static batch computes "
             f"{computed / useful:.1f} times as many. {slots} slots.",
-            f"{flops / useful / 1e6:.2f} MFLOP a useful token, each prompt once; limit {limit / 1e9:.0f} GFLOP/s.",
+            f"{flops / useful / 1e6:.2f} MFLOP a useful token, each prompt once; {limits.flops / 1e9:.0f} GFLOP/s.",
             f"Largest difference of a log-prob from transformers': {off:.1e}.",
         ],
     )
     figures = {
         "machine": machine(),
-        "matmul_flops_per_second": limit,
+        "limits": asdict(limits),
         "pairs": pairs,
         "useful_tokens": useful,
         "slots": slots,

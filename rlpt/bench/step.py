@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,66 +18,75 @@ from torch import Tensor
 
 from rlpt.algorithms.next_token import NextToken
 from rlpt.batch import Batch
+from rlpt.bench.generation import Shape, model_config
+from rlpt.bench.limits import matmul_rate
 from rlpt.bench.paired import machine, print_table, ratios, run_paired, summarize, write_figures
 from rlpt.bench.step_megatron import megatron_step
-from rlpt.config import Config, parse_config
+from rlpt.config import Config
 from rlpt.distributed.device import Device, setup_device
 from rlpt.distributed.mesh import init_mesh
 from rlpt.models.gpt import build_gpt
 from rlpt.models.hf import llama_config
 from rlpt.models.policy import Policy
-from rlpt.training.accounting import UPDATE, weights_per_token
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.schedule import StepPlan
 from rlpt.training.step import TrainStep
 
 OURS, MEGATRON, LLAMA = "rlpt", "Megatron-Core, bare loop", "Llama of transformers"
-Step = Callable[[Tensor, Tensor], float]  # tokens and labels [B, T] -> the loss
-_NOTES = (
-    "times as fast: tokens a second of that row over ours, within the rounds.",
-    "GFLOP/s: of the products with weights, attention left out.",
-)
+Step = Callable[[Tensor], float]  # texts [microbatches, B, T + 1] -> the loss, after one update
+_NOTES = ("times as fast: tokens a second of that row over ours, within the rounds.",)
 
 
 def main(
-    rows: int, length: int, vocabulary: int, steps: int, rounds: int, threads: int, json_file: Path | None
-) -> None:
-    """Measures all three, prints a table and writes the figures to `json_file`."""
-    config = _config(rows, length, threads)
+    shape: Shape,
+    rows: int,
+    microbatches: int,
+    steps: int,
+    rounds: int,
+    device_kind: str,
+    threads: int,
+    json_file: Path | None,
+) -> dict[str, Any]:
+    """Measures all, prints a table, writes the figures to `json_file` and returns them."""
+    config = model_config(shape, device_kind, threads)
     device = setup_device(config.device)
-    contenders = {
-        OURS: our_step(config, vocabulary, device),
-        MEGATRON: megatron_step(config, vocabulary, device),
-        LLAMA: llama_step(config, vocabulary),
-    }
-    texts = torch.randint(vocabulary, (steps, rows, length + 1), generator=torch.Generator().manual_seed(1))
+    wanted = {OURS: our_step, MEGATRON: megatron_step}
+    if device.kind == "cpu":  # on a GPU it would train bfloat16 weights without float32 masters, which is less work
+        wanted[LLAMA] = llama_step
+    contenders = {name: make(config, shape.vocab_size, device) for name, make in wanted.items()}
+    size = (steps, microbatches, rows, shape.sequence_length + 1)
+    texts = torch.randint(shape.vocab_size, size, generator=torch.Generator().manual_seed(1)).to(device.torch_device)
     for step in contenders.values():
-        step(texts[0, :, :-1], texts[0, :, 1:])
+        step(texts[0])
     seconds = run_paired({name: _timed(step, texts) for name, step in contenders.items()}, rounds)
-    tokens = steps * rows * length
-    body, head = weights_per_token(config.model, vocabulary)
+    tokens = steps * microbatches * rows * shape.sequence_length
+    flops = 3 * shape.flops((shape.sequence_length + 1) / 2) * tokens
+    limit = matmul_rate(device.torch_device, device.dtype)
     faster = {name: ratios({OURS: seconds[OURS], name: seconds[name]}, name)[OURS] for name in seconds}
     figures = {
         name: {
             "tokens_per_second": summarize([tokens / value for value in seconds[name]]),
-            "gflop_per_second": summarize([UPDATE * (body + head) * tokens / 1e9 / value for value in seconds[name]]),
+            "share_of_limit": summarize([flops / limit / value for value in seconds[name]]),
             "times_ours": faster[name],
         }
         for name in seconds
     }
     table = [
-        [name, one["tokens_per_second"].show(0), one["gflop_per_second"].show(0), one["times_ours"].show()]
+        [name, one["tokens_per_second"].show(0), one["share_of_limit"].show(3), one["times_ours"].show()]
         for name, one in figures.items()
     ]
     print_table(
-        f"next-token steps of {rows} x {length} tokens, {rounds} paired runs of {steps}, median (range)",
-        ["contender", "tokens/s", "GFLOP/s", "times as fast as ours"],
+        f"next-token steps of {microbatches} x {rows} x {shape.sequence_length} tokens, {shape.parameters / 1e6:.1f} M "
+        f"parameters, {str(device.dtype).removeprefix('torch.')}, {rounds} paired runs of {steps}, median (range)",
+        ["contender", "tokens/s", "share of limit", "times as fast as ours"],
         table,
-        _NOTES,
+        (f"limit: {flops / tokens / 1e6:.1f} MFLOP a token, attention included, {limit / 1e9:.0f} GFLOP/s.", *_NOTES),
     )
+    whole = {"contenders": figures, "machine": machine(), "rounds": rounds, "matmul_flops_per_second": limit}
     if json_file is not None:
         versions = {package: version(package) for package in ("torch", "megatron-core", "transformers")}
-        write_figures(json_file, {"contenders": figures, "machine": machine(), "versions": versions, "rounds": rounds})
+        write_figures(json_file, whole | {"versions": versions, "shape": asdict(shape)})
+    return whole
 
 
 def our_step(config: Config, vocabulary: int, device: Device) -> Step:
@@ -90,61 +100,52 @@ def our_step(config: Config, vocabulary: int, device: Device) -> Step:
     settings = config.optimizer
     plan = StepPlan(0, {"text": 1}, {"text": 1.0}, {"text": 1.0}, settings.lr, settings.weight_decay)
 
-    def step(tokens: Tensor, labels: Tensor) -> float:
-        batch = Batch(
-            objective="text",
-            tokens=tokens.contiguous(),
-            labels=labels.contiguous(),
-            positions=torch.arange(tokens.shape[1]).repeat(len(tokens), 1),
-            loss_mask=torch.ones_like(tokens, dtype=torch.bool),
-            segments=torch.zeros_like(tokens),
-        )
-        return train_step({"text": [batch]}, plan).losses["text"]
+    def step(texts: Tensor) -> float:
+        return train_step({"text": [_batch(text) for text in texts]}, plan).losses["text"]
 
     return step
 
 
-def llama_step(config: Config, vocabulary: int) -> Step:
+def _batch(text: Tensor) -> Batch:
+    tokens = text[:, :-1].contiguous()
+    return Batch(
+        objective="text",
+        tokens=tokens,
+        labels=text[:, 1:].contiguous(),
+        positions=torch.arange(tokens.shape[1], device=text.device).repeat(len(tokens), 1),
+        loss_mask=torch.ones_like(tokens, dtype=torch.bool),
+        segments=torch.zeros_like(tokens),
+    )
+
+
+def llama_step(config: Config, vocabulary: int, device: Device) -> Step:
     """A loop as its users write it."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    options = llama_config(config, vocabulary, 0, 1, torch.float32)
+    options = llama_config(config, vocabulary, 0, 1, device.dtype)
     llama = LlamaForCausalLM(LlamaConfig(**options, attn_implementation="sdpa"))  # type: ignore[call-arg]
     optimizer = torch.optim.AdamW(llama.parameters(), lr=config.optimizer.lr, fused=True)
 
-    def step(tokens: Tensor, labels: Tensor) -> float:
-        logits = llama(input_ids=tokens, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
+    def step(texts: Tensor) -> float:
+        total = 0.0
+        for text in texts:
+            logits = llama(input_ids=text[:, :-1], use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten()) / len(texts)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(llama.parameters(), config.optimizer.clip_grad)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return total
 
     return step
-
-
-def _config(rows: int, length: int, threads: int) -> Config:
-    model: dict[str, Any] = {"num_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "num_query_groups": 4}
-    return parse_config(
-        {
-            "tokenizer": "none",
-            "device": {"kind": "cpu", "dtype": "float32", "threads": threads},
-            "model": {**model, "ffn_hidden_size": 1024},
-            "batch": {"sequence_length": length, "micro_batch_size": rows},
-            "objectives": {
-                "text": {"algorithm": {"name": "next_token"}, "source": {"name": "corpus"}, "microbatches": 1}
-            },
-            "schedule": {"steps": 1},
-        }
-    )
 
 
 def _timed(step: Step, texts: Tensor) -> Callable[[], float]:
     def timed() -> float:
         start = time.perf_counter()
         for text in texts:
-            step(text[:, :-1], text[:, 1:])
+            step(text)
         return time.perf_counter() - start
 
     return timed

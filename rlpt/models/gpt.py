@@ -14,7 +14,7 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
-from megatron.core.transformer.mlp import MLPSubmodules
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -27,7 +27,7 @@ from rlpt.distributed.mesh import Mesh
 from rlpt.models.attention import Layout, SdpaAttention
 from rlpt.models.heads import ScalarHead
 from rlpt.models.initialization import initialize_weights
-from rlpt.models.layers import GatedMLP, RMSNorm
+from rlpt.models.layers import RMSNorm, SwiGLU
 from rlpt.models.lora import AdaptedColumnParallelLinear, AdaptedRowParallelLinear
 
 RECOMPUTE: dict[str, dict[str, Any]] = {  # model.recompute in Megatron's words
@@ -90,6 +90,7 @@ def transformer_config(config: Config, device: Device) -> TransformerConfig:
         layernorm_epsilon=model.norm_epsilon,
         gated_linear_unit=True,
         activation_func=F.silu,
+        use_te_activation_func=True,  # the spec's own module: SwiGLU
         add_bias_linear=False,
         hidden_dropout=0.0,
         attention_dropout=0.0,
@@ -140,7 +141,9 @@ def layer_spec(adapter: AdapterConfig | None = None) -> ModuleSpec:
             ),
             self_attn_bda=get_bias_dropout_add,
             pre_mlp_layernorm=RMSNorm,
-            mlp=ModuleSpec(module=GatedMLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row)),
+            mlp=ModuleSpec(
+                module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row, activation_func=SwiGLU)
+            ),
             mlp_bda=get_bias_dropout_add,
         ),
     )

@@ -1,4 +1,4 @@
-"""Layers of ours for Megatron's ModuleSpec: RMSNorm that knows sequence parallelism, a gated MLP."""
+"""Layers of ours for Megatron's ModuleSpec: RMSNorm that knows sequence parallelism, SwiGLU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.transformer.mlp import MLP
+from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -30,14 +30,12 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(x.dtype)
 
 
-class GatedMLP(MLP):
-    """Megatron's MLP with SwiGLU (Shazeer 2002.05202) and no biases."""
+class SwiGLU(MegatronModule):
+    """Shazeer's gated activation (2002.05202), in the place that Megatron's MLP has for a module of its own."""
 
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor | None]:
-        """[T, B, H] -> [T, B, H] and no bias."""
-        both, _bias = self.linear_fc1(hidden_states)
-        output: tuple[Tensor, Tensor | None] = self.linear_fc2(gated(both))
-        return output
+    def forward(self, both: Tensor) -> Tensor:
+        """[..., 2F] -> [..., F]."""
+        return gated(both)
 
 
 def gated(both: Tensor) -> Tensor:
