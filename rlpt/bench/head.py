@@ -112,7 +112,7 @@ def ours(problem: Problem, loss: Loss, one_pass: bool) -> Tensor:
         return LinearLogprob(*filled)
 
     result = linear_logprob(
-        problem.hidden[problem.at],
+        problem.hidden.index_select(0, problem.at),
         problem.weight,
         problem.labels,
         vocab_start=0,
@@ -149,7 +149,7 @@ def contenders(loss: Loss) -> dict[str, Callable[[Problem], Tensor | None]]:
         _OURS: lambda problem: ours(problem, loss, one_pass=True),
         _LIMIT: products,
     }
-    if loss is next_token and hasattr(functional, "linear_cross_entropy"):
+    if loss is next_token and hasattr(torch.nn, "LinearCrossEntropyOptions"):
         found["torch linear_cross_entropy"] = torchs_own
     return found
 

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
@@ -130,6 +131,24 @@ def record_graph(run: Callable[[], Result], pool: Any = None) -> tuple[Callable[
     with torch.cuda.graph(graph, pool=pool):
         result = run()
     return graph.replay, graph.pool(), result
+
+
+def fetch(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Sends a tensor to the host without waiting -> what waits for it and returns it.
+
+    Work that is started on a GPU after this call is not waited for.
+    """
+    if not tensor.is_cuda:
+        return tensor.numpy
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record()
+
+    def wait() -> np.ndarray:
+        there.synchronize()
+        return host.numpy()
+
+    return wait
 
 
 def leave() -> None:

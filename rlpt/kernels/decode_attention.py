@@ -12,7 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 8192  # heads x keys x channels that a program holds at a time
+_BLOCK_ELEMENTS = 4096  # keys x channels that a program holds at a time
+_MOST = 128  # keys at a time
+_LEAST = 16  # rows of a matrix product: queries beyond the group's own are zeros
 
 
 @triton.jit
@@ -46,19 +48,20 @@ def _decode_attention_kernel(
     peak = tl.sum(query * key.to(tl.float32)[None, :], 1) * scale
     total = tl.full((PADDED_HEADS,), 1.0, dtype=tl.float32)
     mixed = tl.zeros((PADDED_HEADS, D), dtype=tl.float32) + value.to(tl.float32)[None, :]
+    query = query.to(kind)
     for begin in range(0, length, BLOCK):
         column = begin + tl.arange(0, BLOCK)
         at = place + column[:, None] * D + channel[None, :]
         inside = tl.broadcast_to(column[:, None] < length, (BLOCK, D))
-        past = tl.load(keys + at, mask=inside, other=0.0).to(tl.float32)
-        held = tl.load(values + at, mask=inside, other=0.0).to(tl.float32)
-        scores = tl.sum(query[:, None, :] * past[None, :, :], 2) * scale
+        past = tl.load(keys + at, mask=inside, other=0.0)
+        held = tl.load(values + at, mask=inside, other=0.0)
+        scores = tl.dot(query, tl.trans(past), input_precision="ieee") * scale
         scores = tl.where(tl.broadcast_to(column[None, :] < length, (PADDED_HEADS, BLOCK)), scores, float("-inf"))
         top = tl.maximum(peak, tl.max(scores, 1))
         weight = tl.exp(scores - top[:, None])
         keep = tl.exp(peak - top)
         total = total * keep + tl.sum(weight, 1)
-        mixed = mixed * keep[:, None] + tl.sum(weight[:, :, None] * held[None, :, :], 1)
+        mixed = mixed * keep[:, None] + tl.dot(weight.to(kind), held, input_precision="ieee")
         peak = top
     result = out + (row.to(tl.int64) * GROUPS + group) * HEADS * D
     tl.store(result + head[:, None] * D + channel[None, :], (mixed / total[:, None]).to(kind), mask=real)
@@ -81,12 +84,12 @@ def attend_and_store(
     """
     rows, groups, width, channels = qkv.shape
     heads = width - 2
-    padded = triton.next_power_of_2(heads)
-    block = max(16, _BLOCK_ELEMENTS // (padded * channels))
+    padded = max(_LEAST, triton.next_power_of_2(heads))
+    block = min(_MOST, max(_LEAST, _BLOCK_ELEMENTS // channels))
     cos, sin = (one.reshape(rows, channels).contiguous() for one in turn)
     out = torch.empty(rows, groups * heads * channels, dtype=qkv.dtype, device=qkv.device)
     _decode_attention_kernel[(rows, groups)](
         qkv.contiguous(), cos, sin, lengths, keys, values, out, keys.stride(0), keys.stride(1), scale, GROUPS=groups,
-        HEADS=heads, PADDED_HEADS=padded, D=channels, BLOCK=block, num_warps=4, num_stages=2,
+        HEADS=heads, PADDED_HEADS=padded, D=channels, BLOCK=block, num_warps=4, num_stages=3,
     )  # fmt: skip
     return out

@@ -44,17 +44,19 @@ def _gate_backward_kernel(both, grad, out, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def _turn_kernel(
-    x, cos, sin, out, sign, step, row, head, HEADS: tl.constexpr, PADDED: tl.constexpr, HALF: tl.constexpr,
-    PADDED_HALF: tl.constexpr, ROWS: tl.constexpr,
+    x, cos, sin, out, sign, step, row, head, angle_step, angle_row, HEADS: tl.constexpr, PADDED: tl.constexpr,
+    HALF: tl.constexpr, PADDED_HALF: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """x [T, B, heads, 2 half] by strides (step, row, head, 1) -> out, contiguous. Grid: (T * B)."""
+    """x [T, B, heads, 2 half] by strides (step, row, head, 1) -> out, contiguous; angles [T, B, 1, half] by strides
+    (angle_step, angle_row, ., 1). Grid: (T * B)."""
     place = tl.program_id(0).to(tl.int64)
     heads = tl.arange(0, PADDED)[:, None]
     at = tl.arange(0, PADDED_HALF)[None, :]
     inside = (heads < HEADS) & (at < HALF)
     angle = tl.arange(0, PADDED_HALF)
-    cosine = tl.load(cos + place * HALF + angle, mask=angle < HALF, other=0.0).to(tl.float32)[None, :]
-    sine = tl.load(sin + place * HALF + angle, mask=angle < HALF, other=0.0).to(tl.float32)[None, :] * sign
+    angle_place = (place // ROWS) * angle_step + (place % ROWS) * angle_row
+    cosine = tl.load(cos + angle_place + angle, mask=angle < HALF, other=0.0).to(tl.float32)[None, :]
+    sine = tl.load(sin + angle_place + angle, mask=angle < HALF, other=0.0).to(tl.float32)[None, :] * sign
     start = x + (place // ROWS) * step + (place % ROWS) * row + heads * head + at
     first = tl.load(start, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(start + HALF, mask=inside, other=0.0).to(tl.float32)
@@ -84,14 +86,16 @@ def gated_backward(both: Tensor, grad: Tensor) -> Tensor:
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
     """x [T, B, heads, d] -> first cos + sign second sin and second cos - sign first sin, by its halves; cos and sin
-    [T, B, 1, d / 2]."""
+    [T, B, 1, d / 2], with the same strides."""
     length, rows, heads, channels = x.shape
+    assert cos.stride() == sin.stride()
+    assert cos.stride(3) == 1
     if x.stride(3) != 1:
         x = x.contiguous()
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     half = channels // 2
     _turn_kernel[(length * rows,)](
-        x, cos.contiguous(), sin.contiguous(), out, sign, x.stride(0), x.stride(1), x.stride(2), HEADS=heads,
+        x, cos, sin, out, sign, x.stride(0), x.stride(1), x.stride(2), cos.stride(0), cos.stride(1), HEADS=heads,
         PADDED=triton.next_power_of_2(heads), HALF=half, PADDED_HALF=triton.next_power_of_2(half), ROWS=rows,
     )  # fmt: skip
     return out

@@ -228,6 +228,7 @@ def _one_pass(
         dtype = finished.entropy.dtype
         slopes = _of_valid(Slopes(chosen.to(dtype), said.entropy.to(dtype)), valid[at])
         head.close(part, opened, finished, slopes, into[at])
+        del opened  # the next chunk's logits take its place
         parts.append(finished)
         foretold.append(slopes)
     finished = Finished(*(torch.cat(one) for one in zip(*((p.log_sum, p.entropy, p.chosen) for p in parts))))

@@ -55,8 +55,8 @@ SHIPPED: dict[tuple[torch.dtype | None, bool], Tiles] = {
     (torch.float16, True): Tiles(rows=64, columns=64),
     (torch.float32, False): Tiles(rows=32, columns=64, inner=16, warps=4),
     (torch.float32, True): Tiles(rows=32, columns=64, inner=16, warps=4),
-    (None, False): Tiles(rows=4, columns=1024, inner=16),
-    (None, True): Tiles(rows=4, columns=1024, inner=16),
+    (None, False): Tiles(rows=1, columns=8192, inner=16),
+    (None, True): Tiles(rows=1, columns=8192, inner=16),
 }
 
 
@@ -119,10 +119,17 @@ def _statistics_kernel(
         first += tl.sum(tl.where(tile == float("-inf"), 0.0, exponentials * shifted), 1)
         total = scale * total + tl.sum(exponentials, 1)
         peak = top
-        for k in range(J):
+        for k in range(0 if KEPT and not LEGAL else J):
             at = tl.load(chosen + row.to(tl.int64) * J + k, mask=row < n, other=-1)
             picked = tl.sum(tl.where(column[None, :] == at[:, None], tile, 0.0), 1)
             tl.store(place + 3 + k, picked, mask=(row < n) & (at >= begin) & (at < begin + BLOCK_V))
+    if KEPT and not LEGAL:  # they are in memory: no pass over the tile for each
+        stop = start + split_columns
+        for k in range(J):
+            at = tl.load(chosen + row.to(tl.int64) * J + k, mask=row < n, other=-1)
+            mine = (row < n) & (at >= start) & (at < stop)
+            picked = tl.load(logits + row.to(tl.int64) * real + at, mask=mine, other=0.0) * inverse_temperature
+            tl.store(place + 3 + k, picked, mask=mine)
     tl.store(place, peak, mask=row < n)
     tl.store(place + 1, total, mask=row < n)
     tl.store(place + 2, first, mask=row < n)
@@ -196,15 +203,15 @@ class TritonHead:
         self, rows: Rows, logits: Tensor | None, finished: Finished, slopes: Slopes, into: Gradients
     ) -> None:
         hidden = rows.hidden.contiguous()
-        summed = None if into.hidden is None else torch.zeros_like(hidden, dtype=torch.float32)
-        for begin, end in self._slices(len(hidden)):
+        summed: Tensor | None = None
+        for begin, end in self._slices(len(hidden), self._real if logits is not None else _SLICE_COLUMNS):
             grad = self._gradient_slice(rows, hidden, logits, finished, slopes, begin, end)
-            if summed is not None:
-                wide_product(grad, self._weight[begin:end], onto=summed)
+            if into.hidden is not None:
+                summed = wide_product(grad, self._weight[begin:end], onto=summed)
             if into.weight is not None:
                 wide_product(grad.t(), hidden, onto=into.weight[begin:end])
-        if summed is not None and into.hidden is not None:
-            into.hidden.copy_(summed)
+        if into.hidden is not None:
+            into.hidden.zero_() if summed is None else into.hidden.copy_(summed)
 
     def _gradient_slice(
         self,
@@ -229,9 +236,9 @@ class TritonHead:
         )  # fmt: skip
         return grad
 
-    def _slices(self, rows: int) -> Iterator[tuple[int, int]]:
-        for begin in range(0, self._real if rows else 0, _SLICE_COLUMNS):
-            yield begin, min(begin + _SLICE_COLUMNS, self._real)
+    def _slices(self, rows: int, columns: int) -> Iterator[tuple[int, int]]:
+        for begin in range(0, self._real if rows else 0, max(1, columns)):
+            yield begin, min(begin + columns, self._real)
 
     def _tiles(self, rows: Rows, logits: Tensor | None) -> Tiles:
         return SHIPPED[self._weight.dtype if logits is None else None, rows.legal_index is not None]

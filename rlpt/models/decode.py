@@ -19,6 +19,7 @@ from rlpt.distributed.mesh import Mesh
 from rlpt.kernels.hardware import on_gpu, suits_triton, wide_product
 from rlpt.models.decode_graphs import StepGraphs
 from rlpt.models.gpt import GPT
+from rlpt.models.layers import gated
 from rlpt.models.lora import merged_weight
 from rlpt.models.packed_linear import Linear, linear
 
@@ -257,7 +258,7 @@ class DecodeState:
         decoder, (rows, width, _) = self.decoder, hidden.shape
         heads = decoder.heads_per_group
         qkv = layer.qkv(layer.input_norm(hidden)).view(rows, width, decoder.groups, heads + 2, decoder.head_size)
-        turned = _rotate(qkv[..., :-1, :], *turn)
+        turned = self._turn(qkv[..., :-1, :], *turn)
         if mask is None:
             cache[0, :, :, :width] = turned[..., -1, :].transpose(1, 2)
             cache[1, :, :, :width] = qkv[..., -1, :].transpose(1, 2)
@@ -278,9 +279,18 @@ class DecodeState:
         )
         return out.transpose(1, 2).reshape(rows, width, -1)
 
+    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [rows, width, groups, heads, d] turned by cos and sin [rows, width, 1, 1, d]."""
+        if not self.decoder.has_kernel:
+            return _rotate(x, cos, sin)
+        from rlpt.kernels.layers_triton import turned
+
+        groups, half = x.shape[2], x.shape[-1] // 2
+        cos, sin = (one.flatten(0, 1).expand(-1, groups, -1, -1) for one in (cos[..., :half], sin[..., half:]))
+        return turned(x.flatten(0, 1), cos, sin, -1).view(x.shape)
+
     def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
-        gate, up = layer.fc1(layer.mlp_norm(hidden)).chunk(2, dim=-1)
-        return self.decoder.reduce(layer.fc2(F.silu(gate).mul_(up)))
+        return self.decoder.reduce(layer.fc2(gated(layer.fc1(layer.mlp_norm(hidden)))))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Policy:
         """The same for the label positions `live` [N] i64 of the flattened rows."""
         if self.gpt.config.sequence_parallel:
             hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
-        rows = hidden.transpose(0, 1).reshape(-1, hidden.shape[-1])[live]
+        rows = hidden.transpose(0, 1).reshape(-1, hidden.shape[-1]).index_select(0, live)
         values = None
         if batch.head:
             assert batch.head in self.gpt.heads, f"no head '{batch.head}'; the model has {sorted(self.gpt.heads)}"

@@ -6,7 +6,7 @@ is scheduled depends on lengths and drawn tokens only, so that tensor ranks, whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlpt.distributed.device import fetch
 from rlpt.rollout.continuation import Texts
 from rlpt.rollout.requests import Filters, Requests
 from rlpt.rollout.sampling import certainty, draw, kept_logprobs
@@ -28,6 +29,16 @@ class _Prompts:
     index: dict[tuple[int, ...], int]
     state: Any  # models.decode.DecodeState
     logits: Tensor  # [prompts, V]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One token for each of n live slots."""
+
+    tokens: Tensor  # [n]
+    ids: Callable[[], np.ndarray]  # the same on the host, once they are there
+    figures: Callable[[], np.ndarray]  # [2, n]: log-probs and certainty
+    kept: Tensor | None  # [n, V] bool
 
 
 class ContinuousBatch:
@@ -57,15 +68,27 @@ class ContinuousBatch:
         """Draws all rows to their ends, into the requests."""
         while self.num_live or self.waiting:
             self._start()
-            drawn, done = self._draw()
-            drawn = self._retire(drawn, done)
-            if self.num_live:
-                lengths = self.length[: self.num_live]
-                self.logits = self.state.step(drawn, self._on_device(lengths), int(lengths.max()))
-                self.length[: self.num_live] += 1
+            drawn = self._draw()
+            ahead = self._runs_ahead()
+            if ahead:
+                self._step(drawn.tokens)
+            tokens = self._retire(drawn.tokens, self._record(drawn), ahead)
+            if self.num_live and not ahead:
+                self._step(tokens)
+
+    def _runs_ahead(self) -> bool:
+        """Whether the next step starts before the host has seen which rows are finished: those run one token too many,
+        and the GPU doesn't wait for the host. Not where all rows have reached their limits."""
+        rows = self.row[: self.num_live]
+        return self.decoder.has_graphs and bool((self.requests.length[rows] + 1 < self.requests.limit[rows]).any())
+
+    def _step(self, tokens: Tensor) -> None:
+        lengths = self.length[: self.num_live]
+        self.logits = self.state.step(tokens, self._on_device(lengths), int(lengths.max()))
+        self.length[: self.num_live] += 1
 
     def texts(self) -> Texts:
-        """What the cache holds of the prompts and of what was drawn, the last of which never ran."""
+        """What the cache holds of the prompts and of what was drawn, of which the last need not have run."""
         texts = Texts()
         told = [
             [*self.requests.prompts[row], *self.requests.token_ids[row].tolist()][:length]
@@ -121,8 +144,8 @@ class ContinuousBatch:
             state.place(torch.zeros_like(at), source.state, at)
             self.begun = _Prompts({last: 0}, state, source.logits[at])
 
-    def _draw(self) -> tuple[Tensor, np.ndarray]:
-        """One token for every live slot; which of their rows are finished."""
+    def _draw(self) -> _Drawn:
+        """One token for every live slot."""
         assert self.logits is not None
         rows = self.row[: self.num_live]
         if self.filters is None:
@@ -132,13 +155,18 @@ class ContinuousBatch:
         noise = self.noise[np.arange(self.num_live), self.requests.length[rows]]
         drawn = draw(logprobs, self._on_device(noise), filters.greedy, filters.is_whole)
         chosen = logprobs.gather(1, drawn[:, None]).squeeze(1)
-        figures = torch.stack([chosen, certainty(logprobs, filters.is_whole)]).float().cpu().numpy()
+        figures = torch.stack([chosen, certainty(logprobs, filters.is_whole)]).float()
         is_filtered = filters.top_k is not None or filters.top_p is not None
-        kept = logprobs > -torch.inf if is_filtered else None
-        return drawn, self.requests.record(rows, drawn.cpu().numpy(), figures[0], figures[1], kept)
+        return _Drawn(drawn, fetch(drawn), fetch(figures), logprobs > -torch.inf if is_filtered else None)
 
-    def _retire(self, drawn: Tensor, done: np.ndarray) -> Tensor:
-        """Frees the slots of finished rows; the tokens drawn for those that live on, in their new order."""
+    def _record(self, drawn: _Drawn) -> np.ndarray:
+        """Takes the tokens in; which live slots' rows are finished."""
+        logprobs, certain = drawn.figures()
+        return self.requests.record(self.row[: self.num_live], drawn.ids(), logprobs, certain, drawn.kept)
+
+    def _retire(self, drawn: Tensor, done: np.ndarray, ahead: bool) -> Tensor:
+        """Frees the slots of finished rows; the tokens drawn for those that live on, in their new order. Logits are put
+        in that order, too, where the next step has run `ahead`."""
         if not done.any():
             return drawn
         live = self.num_live - int(done.sum())
@@ -148,10 +176,14 @@ class ContinuousBatch:
             to, origin = self._on_device(holes), self._on_device(movers)
             self.state.move(to, origin, int(self.length[movers].max()), swap=keeps)
             drawn[to] = drawn[origin]
+            if ahead and self.logits is not None:
+                self.logits[to] = self.logits[origin]
             self.noise[holes] = self.noise[movers]
             for table in (self.row, self.length):
                 table[holes], table[movers] = table[movers], table[holes]
         self.num_live, self.filters = live, None
+        if ahead and self.logits is not None:
+            self.logits = self.logits[:live]
         return drawn[:live]
 
     def _on_device(self, values: np.ndarray) -> Tensor:

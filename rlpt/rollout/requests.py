@@ -18,7 +18,7 @@ _WORD = 0xFFFFFFFFFFFFFFFF
 class Filters(NamedTuple):
     """How each of n rows samples, on the device; None where no row asks for it."""
 
-    temperature: Tensor  # [n] f32
+    temperature: Tensor | None  # [n] f32
     legal: Tensor | None  # [n, V] bool
     top_k: Tensor | None  # [n] i64
     top_p: Tensor | None  # [n] f32
@@ -68,7 +68,7 @@ class Requests:
             return torch.from_numpy(values).to(self.device)
 
         return Filters(
-            temperature=on_device(temperature),
+            temperature=on_device(temperature) if (temperature != 1).any() else None,
             legal=self.legal_table[on_device(self.legal_index[rows])] if is_legal else None,
             top_k=on_device(top_k) if (top_k > 0).any() else None,
             top_p=on_device(top_p) if (top_p < 1).any() else None,

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 _WIDE = 4096  # columns from which on they are added up by blocks
-_BLOCK = 256  # columns of one
+_BLOCK = 128  # columns of one
 
 
 def kept_logprobs(
-    logits: Tensor, temperature: Tensor, legal: Tensor | None, top_k: Tensor | None, top_p: Tensor | None
+    logits: Tensor, temperature: Tensor | None, legal: Tensor | None, top_k: Tensor | None, top_p: Tensor | None
 ) -> Tensor:
     """logits [B, V] -> log-probs [B, V] of the renormalised sampler, -inf outside the kept set.
 
     `temperature`, `top_p` [B] f32 (temperature 0 reads as 1: greedy picks the largest), `top_k` [B] i64 (0: off),
-    `legal` [B, V] bool; None: off in all rows. At a tie on top-k's edge all tied tokens stay.
+    `legal` [B, V] bool; None: off in all rows (temperature: 1). At a tie on top-k's edge all tied tokens stay.
     """
-    scaled = logits / torch.where(temperature > 0, temperature, 1.0)[:, None]
+    scaled = logits if temperature is None else logits / torch.where(temperature > 0, temperature, 1.0)[:, None]
     if legal is not None:
         scaled = scaled.masked_fill(~legal, -torch.inf)
     vocabulary = scaled.shape[-1]
@@ -66,7 +66,9 @@ def _first_above(logprobs: Tensor, share: Tensor) -> Tensor:
     if columns <= _WIDE:
         cumulative = logprobs.double().exp_().cumsum(-1)
         return torch.searchsorted(cumulative, share[:, None] * cumulative[:, -1:], right=True).squeeze(1)
-    blocks = torch.nn.functional.pad(logprobs, (0, -columns % _BLOCK), value=-torch.inf).exp_().view(rows, -1, _BLOCK)
+    if columns % _BLOCK:
+        logprobs = torch.nn.functional.pad(logprobs, (0, -columns % _BLOCK), value=-torch.inf)
+    blocks = logprobs.exp().view(rows, -1, _BLOCK)
     cumulative = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     target = share[:, None] * cumulative[:, -1:]
     block = torch.searchsorted(cumulative, target, right=True).clamp(max=blocks.shape[1] - 1)

@@ -38,7 +38,8 @@ class TablePolicy:
     device = Device("cpu", "none", torch.float32, torch.device("cpu"), 0, 1, 0)
     vocab_size = V
 
-    def __init__(self):
+    def __init__(self, has_graphs=False):
+        self.has_graphs = has_graphs  # then a step starts before the host has seen what was drawn
         self.table = 2 * torch.randn(V, V, V, generator=torch.Generator().manual_seed(1))
         self.rows_stepped, self.widest, self.prefilled, self.capacity = 0, 0, [], 0
 
@@ -88,17 +89,18 @@ PROMPTS = [[5, 6], [1, 2, 3, 4, 5, 6, 7], [9, 9, 9]]
 REQUESTS = [(prompt, params) for params in VARIANTS for prompt in PROMPTS] * 4
 
 
-def generate(requests, keys, max_rows=512):
-    policy = TablePolicy()
+def generate(requests, keys, max_rows=512, has_graphs=False):
+    policy = TablePolicy(has_graphs)
     completions = PolicyGenerator(policy, max_rows)([p for p, _ in requests], [s for _, s in requests], keys)
     return policy, completions
 
 
+@pytest.mark.parametrize("has_graphs", [False, True])
 @pytest.mark.parametrize("max_rows", [512, 7, 1])
-def test_rows_of_any_batch_are_those_drawn_by_hand(max_rows):
+def test_rows_of_any_batch_are_those_drawn_by_hand(max_rows, has_graphs):
     """Different lengths, stops and filters side by side; finished rows drop out; batches of any size."""
     keys = [1000 + 17 * i for i in range(len(REQUESTS))]
-    policy, completions = generate(REQUESTS, keys, max_rows)
+    policy, completions = generate(REQUESTS, keys, max_rows, has_graphs)
     reasons = set()
     for (prompt, params), key, completion in zip(REQUESTS, keys, completions, strict=True):
         tokens, logprobs, reason = by_hand(policy, prompt, params, key)
