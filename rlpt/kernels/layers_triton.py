@@ -1,7 +1,7 @@
-"""Elementwise parts of a layer as Triton kernels: the gated activation and the rotary turn, each one pass over memory.
+"""Parts of a layer between its products as Triton kernels: RMSNorm, the gated activation, the rotary turn.
 
-The torch forms (`rlpt.models.layers`, `rlpt.models.attention`) are the reference; they make four to six passes.
-Arithmetic is f32, results are rounded once.
+Each is one pass over memory. The torch forms (`rlpt.models.layers`, `rlpt.models.attention`), which make four to six,
+are the reference. Arithmetic is f32, results are rounded once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 1024  # elements of a program
+_PROGRAMS = 1024  # that share the rows of a norm's gradient: several a multiprocessor
 
 
 @triton.jit
@@ -64,6 +65,71 @@ def _turn_kernel(
     kind = out.dtype.element_ty
     tl.store(end, (first * cosine + second * sine).to(kind), mask=inside)
     tl.store(end + HALF, (second * cosine - first * sine).to(kind), mask=inside)
+
+
+@triton.jit
+def _norm_kernel(x, weight, out, scale, width, epsilon, BLOCK: tl.constexpr):
+    """x [n, width] -> out in the weight's type, and scale [n] f32: 1 / rms. Grid: (rows)."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    value = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / width + epsilon)
+    tl.store(scale + row, inverse)
+    gain = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + at, (value * inverse * gain).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _norm_backward_kernel(x, weight, scale, grad, out, parts, rows, width, each, BLOCK: tl.constexpr):
+    """out [n, width] as x; parts [programs, width] f32: the weight's gradient from `each` rows. Grid: (programs)."""
+    program = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    gain = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    first = program * each
+    for row in range(first, tl.minimum(first + each, rows)):
+        inverse = tl.load(scale + row)
+        normal = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32) * inverse
+        slope = tl.load(grad + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        total += slope * normal
+        slope = slope * gain
+        along = tl.sum(slope * normal, 0) / width
+        result = (slope - normal * along) * inverse
+        tl.store(out + row * width + at, result.to(out.dtype.element_ty), mask=inside)
+    tl.store(parts + program * width + at, total, mask=inside)
+
+
+def _shape(width: int) -> dict[str, int]:
+    """A row in one program, 8 elements of it a thread."""
+    block = triton.next_power_of_2(width)
+    return {"BLOCK": block, "num_warps": min(32, max(4, block // 256))}
+
+
+def normalized(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """x [..., H] / rms * weight [H] in the weight's type, and 1 / rms [...] f32."""
+    x = x.contiguous()
+    width = x.shape[-1]
+    out = torch.empty(x.shape, dtype=weight.dtype, device=x.device)
+    scale = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    if x.numel():
+        _norm_kernel[(scale.numel(),)](x, weight, out, scale, width, epsilon, **_shape(width))
+    return out, scale
+
+
+def normalized_backward(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x and weight from that of the result."""
+    x, grad = x.contiguous(), grad.contiguous()
+    width, rows = x.shape[-1], scale.numel()
+    programs = max(1, min(_PROGRAMS, rows))
+    out, parts = torch.empty_like(x), torch.zeros(programs, width, dtype=torch.float32, device=x.device)
+    if rows:
+        _norm_backward_kernel[(programs,)](
+            x, weight, scale, grad, out, parts, rows, width, triton.cdiv(rows, programs),
+            **_shape(width),
+        )  # fmt: skip
+    return out, parts.sum(0).to(weight.dtype)
 
 
 def gated(both: Tensor) -> Tensor:

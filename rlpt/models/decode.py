@@ -71,6 +71,7 @@ class Decoder:
         self.groups = config.num_query_groups // mesh.tensor.size
         self.heads_per_group = config.num_attention_heads // config.num_query_groups
         self.weight = gpt.embedding.word_embeddings.weight
+        self.residual_dtype = torch.promote_types(self.weight.dtype, torch.float32)
         self.final_norm = gpt.decoder.final_layernorm
         self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
         self.head = self._wide_head(gpt.head_weight(), is_long)
@@ -198,7 +199,7 @@ class DecodeState:
         if not decoder.has_kernel:
             columns = torch.arange(longest + 1, device=tokens.device)
             bias = torch.where(columns <= lengths[:, None], 0.0, -torch.inf).to(self.cache.dtype)[:, None, None]
-        hidden = decoder.embed(tokens)
+        hidden = decoder.embed(tokens).to(decoder.residual_dtype)
         for cache, layer in zip(self.cache, decoder.layers):
             qkv = layer.qkv(layer.input_norm(hidden))
             qkv = qkv.view(rows, decoder.groups, decoder.heads_per_group + 2, decoder.head_size)
@@ -238,7 +239,7 @@ class DecodeState:
             end = int((start + fresh).max())
             mask = (torch.arange(end, device=tokens.device) <= positions[..., None])[:, None]
         turn = decoder.rotary(positions)
-        hidden = decoder.embed(tokens)
+        hidden = decoder.embed(tokens).to(decoder.residual_dtype)
         for cache, layer in zip(self.cache, decoder.layers):
             hidden = hidden + decoder.reduce(layer.proj(self._attend(cache, layer, hidden, turn, positions, mask, end)))
             hidden = hidden + self._mlp(layer, hidden)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
@@ -27,7 +26,7 @@ from rlpt.distributed.mesh import Mesh
 from rlpt.models.attention import Layout, SdpaAttention
 from rlpt.models.heads import ScalarHead
 from rlpt.models.initialization import initialize_weights
-from rlpt.models.layers import RMSNorm, SwiGLU
+from rlpt.models.layers import RMSNorm, SwiGLU, get_add
 from rlpt.models.lora import AdaptedColumnParallelLinear, AdaptedRowParallelLinear
 
 RECOMPUTE: dict[str, dict[str, Any]] = {  # model.recompute in Megatron's words
@@ -101,7 +100,8 @@ def transformer_config(config: Config, device: Device) -> TransformerConfig:
         moe_token_dispatcher_type="alltoall",  # Megatron refuses those lengths with its default, experts or none
         sequence_parallel=parallel.sequence_parallel and parallel.tensor > 1,
         params_dtype=device.dtype,
-        pipeline_dtype=device.dtype,
+        pipeline_dtype=torch.promote_types(device.dtype, torch.float32),  # what stages hand on is the residual stream
+        fp32_residual_connection=device.dtype == torch.bfloat16,
         bf16=device.dtype == torch.bfloat16,
         calculate_per_token_loss=True,  # an objective returns a sum; train_step normalises
         use_cpu_initialization=True,
@@ -139,12 +139,12 @@ def layer_spec(adapter: AdapterConfig | None = None) -> ModuleSpec:
                     k_layernorm=IdentityOp,
                 ),
             ),
-            self_attn_bda=get_bias_dropout_add,
+            self_attn_bda=get_add,
             pre_mlp_layernorm=RMSNorm,
             mlp=ModuleSpec(
                 module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row, activation_func=SwiGLU)
             ),
-            mlp_bda=get_bias_dropout_add,
+            mlp_bda=get_add,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rlpt.kernels.hardware import on_gpu, suits_triton
+from rlpt.kernels.hardware import suits_triton
+
+_WIDEST_NORM = 4096  # channels that one program of the kernel holds
 
 
 class RMSNorm(nn.Module):
@@ -24,10 +27,44 @@ class RMSNorm(nn.Module):
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
-        if on_gpu(x):  # narrow types are widened inside the kernel
-            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        """x [..., H] in the residual stream's dtype -> the same in the weight's."""
+        if suits_triton(x) and x.shape[-1] <= _WIDEST_NORM:
+            out: Tensor = _Normalized.apply(x, self.weight, self.eps)
+            return out
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return F.rms_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(x.dtype)
+        return F.rms_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(self.weight.dtype)
+
+
+class _Normalized(torch.autograd.Function):
+    """RMSNorm by its kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        from rlpt.kernels.layers_triton import normalized
+
+        out, scale = normalized(x, weight, epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        from rlpt.kernels.layers_triton import normalized_backward
+
+        x, weight, scale = ctx.saved_tensors
+        return *normalized_backward(x, weight, scale, grad), None
+
+
+def get_add(*_: Any) -> Callable[..., Tensor]:
+    """Megatron's `bias_dropout_add` without biases and dropout: what a part of a layer gives is added to the residual
+    stream in the stream's own dtype, where Megatron's rounds the stream to the part's."""
+
+    def add(output_and_bias: tuple[Tensor, Tensor | None], residual: Tensor, _probability: float) -> Tensor:
+        output, bias = output_and_bias
+        assert bias is None, "the model has no biases"
+        return residual + output
+
+    return add
 
 
 class SwiGLU(MegatronModule):
