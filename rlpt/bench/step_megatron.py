@@ -24,7 +24,11 @@ from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 
 def megatron_step(config: Config, vocabulary: int, device: Device) -> Callable[[Tensor], float]:
     """(texts [microbatches, B, T + 1]) -> the loss, after one update: what a user of Megatron-Core writes."""
-    options = {"use_te_activation_func": False, "bias_activation_fusion": device.kind == "gpu"}
+    options = {
+        "use_te_activation_func": False,
+        "bias_activation_fusion": device.kind == "gpu",
+        "fp32_residual_connection": False,  # its layers round the stream back to bfloat16
+    }
     with device.megatron():
         model_parallel_cuda_manual_seed(config.seed, force_reset_rng=True)
         model: Any = GPTModel(

@@ -7,6 +7,7 @@ patched symbol is listed in `PATCHES` with the version that it was written for, 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -125,11 +126,18 @@ def accelerators() -> list[tuple[str, int, int]]:
 def record_graph(run: Callable[[], Result], pool: Any = None) -> tuple[Callable[[], None], Any, Result]:
     """Records what `run` starts on the GPU, where it has run before -> (replay, memory pool, what `run` returned).
 
-    A replay fills the same tensors again. Graphs that never run at the same time share a pool.
+    A replay fills the same tensors again. Graphs that never run at the same time share a pool. Nothing is collected
+    meanwhile: what an old graph frees would spoil the new one.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        result = run()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            result = run()
+    finally:
+        if was_enabled:
+            gc.enable()
     return graph.replay, graph.pool(), result
 
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 4096  # keys x channels that a program holds at a time
+_BLOCK_BYTES = 8192  # of keys that a program holds at a time
 _MOST = 128  # keys at a time
 _LEAST = 16  # rows of a matrix product: queries beyond the group's own are zeros
 
@@ -72,6 +72,11 @@ def can_attend(head_size: int) -> bool:
     return head_size >= 16 and head_size & (head_size - 1) == 0
 
 
+def block_keys(head_size: int, width: int) -> int:
+    """Keys that a program reads at a time, by channels and bytes of each."""
+    return min(_MOST, max(_LEAST, _BLOCK_BYTES // (head_size * width)))
+
+
 def attend_and_store(
     qkv: Tensor, turn: tuple[Tensor, Tensor], lengths: Tensor, keys: Tensor, values: Tensor, scale: float
 ) -> Tensor:
@@ -85,7 +90,7 @@ def attend_and_store(
     rows, groups, width, channels = qkv.shape
     heads = width - 2
     padded = max(_LEAST, triton.next_power_of_2(heads))
-    block = min(_MOST, max(_LEAST, _BLOCK_ELEMENTS // channels))
+    block = block_keys(channels, qkv.element_size())
     cos, sin = (one.reshape(rows, channels).contiguous() for one in turn)
     out = torch.empty(rows, groups * heads * channels, dtype=qkv.dtype, device=qkv.device)
     _decode_attention_kernel[(rows, groups)](

@@ -157,7 +157,7 @@ class DecodeState:
         self.cache = torch.zeros(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
         self.hidden = decoder.weight  # [rows, H] after the final norm, of each row's last token: what heads read
         self.slots = torch.arange(slots, device=decoder.weight.device)
-        self.graphs = StepGraphs(self) if decoder.has_graphs else None
+        self.graphs = StepGraphs(slots, decoder.weight.device) if decoder.has_graphs else None
 
     def place(self, slots: Tensor, source: DecodeState, rows: Tensor) -> None:
         """Puts rows [n] of another state (a row may come several times) into slots [n]."""
@@ -185,7 +185,7 @@ class DecodeState:
         [n, V] of the tokens after them, float32, the same on all tensor ranks; with graphs, until the next step.
         """
         if self.graphs is not None:
-            self.hidden, logits = self.graphs.step(tokens, lengths)
+            self.hidden, logits = self.graphs.step(self.run_step, tokens, lengths)
         else:
             self.hidden, logits = self.run_step(tokens, lengths, longest)
         return logits

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from rlpt.distributed.device import record_graph
 
+Step = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # tokens, lengths, longest -> hidden states, logits
+
 
 @dataclass(frozen=True)
 class _Recorded:
@@ -25,38 +27,32 @@ class _Recorded:
 
 
 class StepGraphs:
-    """The graphs of one `DecodeState`, which must neither move its cache nor change its weights meanwhile."""
+    """The graphs of one `DecodeState`, whose cache and weights must stay where they are."""
 
-    def __init__(self, state: Any) -> None:
-        slots, device = len(state.slots), state.slots.device
-        self._state, self._slots = state, slots
+    def __init__(self, slots: int, device: torch.device) -> None:
+        self._slots = slots
         self._tokens = torch.zeros(slots, dtype=torch.int64, device=device)
         self._lengths = torch.full((slots,), -1, dtype=torch.int64, device=device)
         self._seen: set[int] = set()
         self._recorded: dict[int, _Recorded] = {}
         self._pool: Any = None
 
-    def step(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens and lengths [n] -> hidden states [n, H] and logits [n, V], which the next step overwrites."""
+    def step(self, run: Step, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens and lengths [n] -> hidden states [n, H] and logits [n, V], which the next step overwrites. `run` is
+        the state's own step, handed in each time so that graphs go when their state does."""
         live = len(tokens)
         rows = min(self._slots, 1 << max(0, live - 1).bit_length())
-        self._tokens[:live].copy_(tokens)
-        self._lengths[:live].copy_(lengths)
-        self._lengths[live:rows].fill_(-1)
+        own = (self._tokens[:rows], self._lengths[:rows])
+        own[0][:live].copy_(tokens)
+        own[1][:live].copy_(lengths)
+        own[1][live:].fill_(-1)
         if rows not in self._seen:
             self._seen.add(rows)
-            hidden, logits = self._run(rows)
+            hidden, logits = run(*own, 0)
             return hidden[:live], logits[:live]
         if rows not in self._recorded:
-            self._recorded[rows] = self._record(rows)
+            replay, self._pool, found = record_graph(lambda: run(*own, 0), self._pool)
+            self._recorded[rows] = _Recorded(replay, *found)
         recorded = self._recorded[rows]
         recorded.replay()
         return recorded.hidden[:live], recorded.logits[:live]
-
-    def _run(self, rows: int) -> tuple[Tensor, Tensor]:
-        hidden, logits = self._state.run_step(self._tokens[:rows], self._lengths[:rows], 0)
-        return hidden, logits
-
-    def _record(self, rows: int) -> _Recorded:
-        replay, self._pool, (hidden, logits) = record_graph(lambda: self._run(rows), self._pool)
-        return _Recorded(replay, hidden, logits)

@@ -1,0 +1,93 @@
+"""Worker of the tests of a layer's Triton kernels: runs every check in Triton's interpreter and writes {name: error}.
+
+Started as `TRITON_INTERPRET=1 python interpreted_layers.py OUT`; not a test module itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from rlpt.kernels.decode_attention import attend_and_store
+from rlpt.kernels.layers_triton import gated, gated_backward, normalized, normalized_backward, turned
+
+
+def largest(*pairs: tuple[torch.Tensor, torch.Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def gate(rows: int, width: int) -> float:
+    both = torch.randn(2, rows, 2 * width, requires_grad=True)
+    grad = torch.randn(2, rows, width)
+    expected = F.silu(both[..., :width]) * both[..., width:]
+    (slope,) = torch.autograd.grad(expected, both, grad)
+    return largest((gated(both.detach()), expected), (gated_backward(both.detach(), grad), slope))
+
+
+def norm(shape: tuple[int, ...]) -> float:
+    x, weight = torch.randn(shape, requires_grad=True), torch.randn(shape[-1], requires_grad=True)
+    grad = torch.randn(shape)
+    expected = F.rms_norm(x, shape[-1:], weight, 1e-5)
+    slopes = torch.autograd.grad(expected, (x, weight), grad)
+    out, scale = normalized(x.detach(), weight.detach(), 1e-5)
+    found = normalized_backward(x.detach(), weight.detach(), scale, grad)
+    return largest((out, expected), *zip(found, slopes, strict=True))
+
+
+def turn(sign: int) -> float:
+    x = torch.randn(5, 3, 4, 48)[..., 8:32]  # heads in a wider row, as queries and keys stand
+    angles = (torch.rand(5, 1, 1, 12) * 6).expand(-1, 3, -1, -1)
+    first, second = x.chunk(2, -1)
+    cos, sin = angles.cos(), angles.sin()
+    cos, sin = cos[:, :1].expand(-1, 3, -1, -1), sin[:, :1].expand(-1, 3, -1, -1)
+    expected = torch.cat([first * cos + sign * second * sin, second * cos - sign * first * sin], -1)
+    return largest((turned(x, cos, sin, sign), expected))
+
+
+def attention(groups: int, heads: int, channels: int, capacity: int, dtype: torch.dtype = torch.float32) -> float:
+    """Rows without a past, with a short and a full one; a last one that is left out. Outputs and both caches."""
+    slots, lengths = 7, torch.tensor([0, 3, capacity - 1, 17, -1])
+    live = len(lengths) - 1
+    qkv = torch.randn(len(lengths), groups, heads + 2, channels).to(dtype)
+    keys, values = (torch.randn(slots, groups, capacity, channels).to(dtype) for _ in range(2))
+    angles = torch.rand(len(lengths), channels // 2) * 6
+    cos = torch.cat([angles.cos()] * 2, -1)[:, None, None]
+    sin = torch.cat([-angles.sin(), angles.sin()], -1)[:, None, None]
+    own_keys, own_values = keys.float(), values.float()
+    out = attend_and_store(qkv, (cos.to(dtype), sin.to(dtype)), lengths, keys, values, channels**-0.5)
+    wide = qkv[:live].float()
+    rotated = wide[:, :, :-1] * cos[:live] + wide[:, :, :-1].roll(channels // 2, -1) * sin[:live]
+    at = torch.arange(live)
+    own_keys[at, :, lengths[:live]], own_values[at, :, lengths[:live]] = rotated[:, :, -1], wide[:, :, -1]
+    allowed = (torch.arange(capacity) <= lengths[:live, None])[:, None, None]
+    expected = F.scaled_dot_product_attention(
+        rotated[:, :, :-1], own_keys[:live], own_values[:live], attn_mask=allowed, scale=channels**-0.5
+    )
+    return largest((out[:live].float(), expected.reshape(live, -1)), (keys, own_keys), (values, own_values))
+
+
+CHECKS = {
+    "gate of odd width": (lambda: gate(3, 7), 1e-5),
+    "gate in several blocks": (lambda: gate(2, 1500), 1e-5),
+    "norm of odd width": (lambda: norm((3, 7, 40)), 1e-5),
+    "norm with more rows than programs": (lambda: norm((1030, 16)), 2e-4),  # of sums over 1,030 rows
+    "turn": (lambda: turn(-1), 1e-5),
+    "turn back": (lambda: turn(1), 1e-5),
+    "attention, a head a key": (lambda: attention(2, 1, 64, 40), 1e-5),
+    "attention, three heads a key, several blocks": (lambda: attention(2, 3, 16, 200), 1e-5),
+    "attention, eight heads a key": (lambda: attention(1, 8, 32, 70), 1e-5),
+    "attention in half precision": (lambda: attention(2, 1, 64, 40, torch.float16), 2e-2),
+}
+
+
+if __name__ == "__main__":
+    found = {}
+    for name, (check, bound) in CHECKS.items():
+        torch.manual_seed(0)
+        error = check()
+        found[name] = "" if error <= bound else f"off by {error:.1e}, bound {bound:.0e}"
+    Path(sys.argv[1]).write_text(json.dumps(found))
