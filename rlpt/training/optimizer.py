@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 from megatron.core.optimizer import (
     OptimizerConfig,
@@ -13,6 +14,7 @@ from megatron.core.optimizer import (
     get_megatron_optimizer,
     get_standard_config_overrides,
 )
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import Tensor
 
@@ -24,8 +26,10 @@ from rlpt.models.lora import is_adapter
 
 def wrap_data_parallel(config: Config, gpt: GPT, device: Device) -> DistributedDataParallel:
     """The model with gradient buffers that are summed (never averaged) over data-parallel ranks."""
+    alone = parallel_state.get_data_parallel_world_size() == 1
+    wrapper = _OneReplica if alone else DistributedDataParallel
     with device.megatron():
-        model = DistributedDataParallel(
+        model = wrapper(
             gpt.config,
             DistributedDataParallelConfig(
                 grad_reduce_in_fp32=device.dtype == torch.bfloat16,
@@ -37,6 +41,20 @@ def wrap_data_parallel(config: Config, gpt: GPT, device: Device) -> DistributedD
     for buffer in model.buffers:
         _count_padding(buffer)
     return model
+
+
+class _OneReplica(DistributedDataParallel):
+    """Where there is one replica, its gradient is the sum and its weights are all weights: nothing is sent, which
+    Megatron would do to itself, three copies of the model a step."""
+
+    def start_param_sync(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def start_grad_sync(self, *_: Any) -> None:
+        """Nothing."""
+
+    def finish_grad_sync(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
 
 
 def _count_padding(buffer: Any) -> None:
@@ -55,7 +73,7 @@ class Optimizer:
 
     def __init__(self, config: Config, model: DistributedDataParallel, device: Device) -> None:
         options = config.optimizer
-        self.model, self.device = model, device
+        self.model, self.device, self._clip = model, device, options.clip_grad
         megatron_config = OptimizerConfig(
             optimizer="adam",
             lr=options.lr,
@@ -78,6 +96,7 @@ class Optimizer:
             self.megatron = get_megatron_optimizer(
                 megatron_config, [model], config_overrides=overrides, use_gloo_process_groups=False
             )
+        self._use_fused()
 
     def zero_grad(self) -> None:
         """Clears gradients and their buffers."""
@@ -106,14 +125,24 @@ class Optimizer:
         """The gradient buffers themselves."""
         return [buffer.grad_data for buffer in self.model.buffers + self.model.expert_parallel_buffers]
 
-    def step(self, lr: float, weight_decay: float) -> float:
-        """One update; returns the gradient norm before clipping."""
+    def step(self, lr: float, weight_decay: float, norm: float | None = None) -> float:
+        """One update; returns the gradient norm before clipping: `norm`, where `gradient_norm` has just told."""
+        norm = self.gradient_norm() if norm is None else norm
         for group in self.megatron.param_groups:
             group["lr"] = lr * group["lr_mult"]
             group["weight_decay"] = weight_decay * group["wd_mult"]
         with self.device.megatron():
-            _, norm, _ = self.megatron.step()
-        return float(norm)
+            if self._clip > 0:
+                for part in self._parts():
+                    clip_grad_by_total_norm_fp32(part.get_parameters(), self._clip, norm)
+            self.megatron.step_with_ready_grads()
+        return norm
+
+    def _use_fused(self) -> None:
+        """torch's AdamW in one pass over memory, where Megatron's default makes a pass for each operation."""
+        for part in self._parts():
+            for group in part.optimizer.param_groups:
+                group["fused"], group["foreach"] = True, False
 
     def sharded_state_dict(self, model_state: Any, is_loading: bool) -> Any:
         """For dist_checkpointing: loadable at any tensor, pipeline and data size."""
@@ -151,7 +180,7 @@ class Optimizer:
                     optimizer.optimizer.state.setdefault(
                         parameter,
                         {
-                            "step": torch.tensor(0.0),
+                            "step": torch.zeros((), device=parameter.device),
                             "exp_avg": torch.zeros_like(parameter.data),
                             "exp_avg_sq": torch.zeros_like(parameter.data),
                         },
@@ -179,7 +208,7 @@ def _load_distributed(optimizer: DistributedOptimizer, state: dict[str, Any]) ->
     parameters = state.pop("param_state")
     optimizer.load_state_dict(state)
     inner = optimizer.optimizer.state
-    steps = {parameter: values.pop("step").clone() for parameter, values in inner.items()}
+    steps = {parameter: values.pop("step").to(parameter.device).clone() for parameter, values in inner.items()}
     optimizer.load_parameter_state_from_fully_reshardable(parameters)
     for parameter, step in steps.items():
         inner[parameter]["step"] = step

@@ -129,7 +129,7 @@ class TrainStep:
         finite = math.isfinite(norm) and all(math.isfinite(value) for value in losses.values())
         stopped = self._stopped(metrics | {f"{name}/loss": value for name, value in losses.items()}, counts)
         if finite and not stopped:
-            self.optimizer.step(plan.lr, plan.weight_decay)
+            self.optimizer.step(plan.lr, plan.weight_decay, norm)
             for one in self.passes:
                 one.update(plan)
         figures = metrics | diagnostics
