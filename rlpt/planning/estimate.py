@@ -48,7 +48,7 @@ class Seconds:
     """One step in which every objective takes part."""
 
     layers: float  # forward and backward, what is computed again included
-    head: float  # log-probs and their gradient, which the kernel computes in float32
+    head: float  # log-probs and their gradient
     bubble: float  # in which pipeline stages wait
     rollout: float
     scoring: float
@@ -178,16 +178,16 @@ def seconds(
     """Of a step in which all objectives take part."""
     parallel, wide = config.parallel, hardware.dtype_bytes
     body, head = weights_per_token(config.model, vocabulary)
-    rate, rate32 = hardware.matmul * hardware.matmul_share, hardware.matmul_float32 * hardware.matmul_share
+    rate = hardware.matmul * hardware.matmul_share
     layers_time = head_time = scoring = rollout = 0.0  # of one replica on one rank
     for work in works:
         attention = attention_flops(config, work.length)
         again = recomputed(config, work)
         layers_time += (work.positions * (UPDATE * body + 3 * attention) + again) / parallel.tensor / rate
         losses = work.episodes * work.sampled_tokens if work.episodes else work.positions
-        head_time += HEAD_PASSES * head * losses / parallel.tensor / rate32
+        head_time += HEAD_PASSES * head * losses / parallel.tensor / rate
         tokens = work.episodes * (work.prompt_tokens + work.sampled_tokens) * work.scorings
-        scoring += tokens * (FORWARD * body / rate + FORWARD * head / rate32) / parallel.tensor
+        scoring += tokens * FORWARD * (body + head) / rate / parallel.tensor
         rollout += rollout_seconds(config, hardware, work, vocabulary)
     microbatches = sum(work.microbatches for work in works)
     layers_time /= parallel.pipeline

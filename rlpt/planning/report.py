@@ -18,7 +18,7 @@ def summary_rows(plan: LayoutPlan) -> Rows:
     spent, work = plan.seconds, plan.flops
     parts = {
         "layers": spent.layers,
-        "log-prob head (float32)": spent.head,
+        "log-prob head": spent.head,
         "pipeline bubble": spent.bubble,
         "rollouts": spent.rollout,
         "scorings": spent.scoring,

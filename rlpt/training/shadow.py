@@ -105,12 +105,14 @@ class Shadow:
             lr=plan.lr,
             betas=(options.beta1, options.beta2),
             eps=options.epsilon,
+            fused=True,  # as the weights' is
         )
         moments = {key: self.snapshots.tensors(name) for key, name in MOMENTS.items()}
         for name, gradient in self._gradients.items():
             copies[name].grad = gradient.to(copies[name].dtype).mul_(scale) if scale < 1.0 else gradient
             state = {key: tensors[name] for key, tensors in moments.items()}
-            optimizer.state[copies[name]] = {"step": torch.tensor(float(self.updates - 1)), **state}
+            done = torch.tensor(float(self.updates - 1), device=copies[name].device)
+            optimizer.state[copies[name]] = {"step": done, **state}
         optimizer.step()
         for name in self._gradients:
             copies[name].grad = None
