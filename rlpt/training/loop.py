@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,6 +47,8 @@ class Due:
 
     stop: int  # the signal that asks the run to end; 0: none
     is_last: bool
+    saves: bool = False  # the last save is long ago
+    is_writing: bool = False  # a rank is still busy with the last save
 
 
 class Trainer:
@@ -165,8 +168,11 @@ class Trainer:
         """The ranks agree: clocks differ, and a signal comes to one rank before another, or to one alone."""
         schedule, state = self.config.schedule, self.state
         is_over = schedule.max_seconds > 0 and state.seconds >= schedule.max_seconds
-        stop, over = self.runtime.mesh.largest(self.stop.signal, is_over)
-        return Due(stop, is_last=bool(over) or state.step >= schedule.steps)
+        every = self.config.checkpoint.every_seconds
+        is_old = every > 0 and time.monotonic() - self.folder.saved_at >= every
+        flags = (self.stop.signal, is_over, is_old, self.folder.store.is_writing)
+        stop, over, old, writing = self.runtime.mesh.largest(*flags)
+        return Due(stop, bool(over) or state.step >= schedule.steps, bool(old), bool(writing))
 
     def _evaluation_is_due(self) -> bool:
         """At the start, and every so many steps, unless it was done; a run that was told to stop left it for later."""
@@ -265,16 +271,21 @@ class Trainer:
             self._skipped(result)
         if state.step % config.tracking.episode_interval == 0:
             self._log_episodes()
+        if due.is_last or due.stop or not due.is_writing:
+            self.folder.store.finish()
         evaluates = due.is_last or (self._evaluation_is_due() and not due.stop)
         if evaluates:
             self._evaluate()
-        saves = due.is_last or due.stop or state.step % config.checkpoint.interval == 0
+        is_best = evaluates and state.best is not None and state.best.step == state.step
+        saves = due.is_last or due.stop or due.saves or is_best or state.step % config.checkpoint.interval == 0
         if saves:
-            self._save()
+            self._save(in_background=config.checkpoint.asynchronous and not (due.is_last or due.stop))
         if due.is_last or due.stop or not (evaluates or saves):
             return due
         due = self._due()  # they may have taken long
-        if due.stop and not saves:
+        if due.stop and saves:
+            self.folder.store.finish()
+        elif due.stop:
             self._save()
         return due
 
@@ -283,6 +294,7 @@ class Trainer:
         path = write_worst_rows(self.runtime, self.config.directory, plan.step, batches)
         text = f"step {plan.step + 1}: {result.stopped}; nothing was updated, the rows furthest off are in {path}"
         self.tracker.alert("stopped", text)
+        self.folder.store.finish()
         raise TrainingError(
             f"{text}; resume from the newest checkpoint with a lower optimizer.lr, less staleness, truncate or "
             "mask_sequences, or a higher bound"
@@ -295,6 +307,7 @@ class Trainer:
         if self.runtime.mesh.is_primary:
             log.warning(text)
         if self.state.skipped_steps > self.config.schedule.max_skipped_steps:
+            self.folder.store.finish()
             raise TrainingError(
                 f"{text}; that was {self.state.skipped_steps} in a row (schedule.max_skipped_steps="
                 f"{self.config.schedule.max_skipped_steps}): lower optimizer.lr, or resume from an older checkpoint"
@@ -315,12 +328,13 @@ class Trainer:
             write_evaluations(self.config.directory, state.evaluations)
             print_evaluation(state.evaluations)
 
-    def _save(self) -> None:
+    def _save(self, in_background: bool = False) -> None:
         self.state.sources = source_states(self.streams)
         self.state.snapshots = self.snapshots.names()
         self.state.shadow = {} if self.shadow is None else self.shadow.state_dict()
         best = self.state.best
-        self.folder.save(self.state.step, self.state.to_json(), None if best is None else best.step)
+        best_step = None if best is None else best.step
+        self.folder.save(self.state.step, self.state.to_json(), best_step, in_background)
 
     def _log_episodes(self) -> None:
         rows, levels = [], []

@@ -80,10 +80,10 @@ def stop_when(made, part, step):
     """The signal comes while the trainer is in `part` of `step`."""
     original = getattr(made, part)
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         if made.state.step == step:
             made.stop.signal = int(signal.SIGTERM)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     setattr(made, part, interrupted)
 
