@@ -24,7 +24,7 @@ from typing import Any
 
 from rlpt.errors import FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE
 from rlpt.launch.spec import default_environment
-from rlpt.training.preemption import HURRY_SECONDS, die_with_parent
+from rlpt.training.preemption import HURRY_SECONDS, die_with_parent, ignore_signals
 
 POLL_SECONDS = 0.2
 SAVE_SECONDS = 600  # what the present step and a checkpoint may take after a signal
@@ -165,6 +165,7 @@ def _stay_down_after(exit_codes: Sequence[int]) -> None:
         result = monitor(agent, group)
         if any(failure.exitcode in exit_codes for failure in result.failures.values()):
             agent._remaining_restarts = 0
+            ignore_signals()  # all have ended; where other nodes are told to end now, the code stays what it is
         return result
 
     LocalElasticAgent._monitor_workers = watch  # type: ignore[method-assign]
@@ -210,4 +211,6 @@ def _give_time_to_save() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    ignore_signals()
+    sys.exit(exit_code)

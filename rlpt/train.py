@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlpt.errors import ConfigError
-from rlpt.training.preemption import StopRequest
+from rlpt.training.preemption import StopRequest, ignore_signals
 
 STOP = StopRequest()
 
@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("usage: python -m rlpt.train CONFIG [KEY=VALUE ...] [--resume | --no-resume]")
     STOP.install()
     code = Trainer(build_runtime(load_config(Path(rest[0]), rest[1:])), resume, STOP).fit()
+    ignore_signals()
     leave()
     if code:
         raise SystemExit(code)

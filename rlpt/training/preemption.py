@@ -54,6 +54,12 @@ class StopRequest:
             os.write(2, text.encode())  # print may be what the signal has interrupted
 
 
+def ignore_signals() -> None:
+    """To be called when the process is about to leave: the end of Python gives signals their deadly meaning back."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def signal_name(number: int) -> str:
     """`SIGTERM` for 15."""
     return signal.Signals(number).name
