@@ -125,7 +125,16 @@ class ScheduleConfig(Section):
 class CheckpointConfig(Section):
     """When weights and state are written."""
 
-    interval: int = Field(200, ge=1, description="steps between checkpoints; the last step is always saved")
+    interval: int = Field(
+        200, ge=1, description="steps between checkpoints; the last step and a new best (keep_best) are always saved"
+    )
+    every_seconds: float = Field(
+        0, ge=0, description="also saves after the step at whose end the last save is so long ago; 0: by steps alone"
+    )
+    asynchronous: bool = Field(
+        False,
+        description="training goes on while a copy in the host's memory (weights and optimizer once more) is written",
+    )
     keep_last: int = Field(2, ge=1, description="newest checkpoints that stay")
     keep_best: str = Field("", description="evaluation figure whose best checkpoint stays too, e.g. tasks.sort.pass@1")
     higher_is_better: bool = Field(True, description="for keep_best")

@@ -14,8 +14,9 @@ from rlpt.selfplay.match import Mover
 from rlpt.selfplay.movers import BotMover, policy_mover
 from rlpt.tasks.base import create_task
 from rlpt.tasks.games.base import Game
-from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights
+from rlpt.training.checkpoint import CheckpointStore, find_latest
 from rlpt.training.checkpoint_files import CheckpointMeta
+from rlpt.training.checkpoint_weights import load_weights
 from rlpt.training.runtime import Runtime, build_runtime
 from rlpt.types import SamplingParams
 

@@ -77,8 +77,13 @@ class Mesh:
 
     def agree(self, ok: bool) -> bool:
         """True when `ok` on every rank; all ranks must call it."""
-        flag = torch.tensor([1.0 if ok else 0.0], device=self.torch_device)
-        return bool(self.world.all_reduce(flag, dist.ReduceOp.MIN).item() > 0)
+        return not self.largest(not ok)[0]
+
+    def largest(self, *values: int) -> list[int]:
+        """Each of `values` as it is on the rank where it is largest; all ranks must call it."""
+        table = torch.tensor(values, dtype=torch.int64, device=self.torch_device)
+        found: list[int] = self.world.all_reduce(table, dist.ReduceOp.MAX).tolist()
+        return found
 
     def barrier(self) -> None:
         """Waits for all ranks."""

@@ -5,6 +5,9 @@
 
 A checkpoint is written as `step-00000200.tmp`, flushed, then renamed. All ranks share the folder, write together, and
 decide together whether it worked: one rank's full disk ends the save on every rank, with the older checkpoints intact.
+
+A save has three parts: the ranks plan it together, each writes and hashes its own files, and together they make the
+checkpoint of them. The second part needs no other rank; in the background it is a thread, which dies with its rank.
 """
 
 from __future__ import annotations
@@ -14,13 +17,23 @@ import logging
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlpt.config import CheckpointConfig
 from rlpt.errors import CheckpointError
-from rlpt.training.checkpoint_files import CheckpointMeta, check_pickle, fault, flush, read_meta, write_manifest
+from rlpt.training.checkpoint_files import (
+    CheckpointMeta,
+    Entries,
+    fault,
+    file_entries,
+    flush,
+    read_meta,
+    write_manifest,
+)
+from rlpt.training.checkpoint_weights import Writing
 
 log = logging.getLogger(__name__)
 _FOLDER = re.compile(r"step-(\d{8,})")
@@ -29,10 +42,14 @@ STATE = "state.json"
 _REMEDY = "use another checkpoint"
 
 
+Plan = Callable[[Path], Writing | None]  # folder -> what is left to do; None: nothing
+
+
 class CheckpointStore:
     """Writes and reads the checkpoints of one run.
 
-    `agree(ok)` is true when it is called with true on all ranks (an all-reduce); `barrier()` waits for all ranks.
+    `agree(ok)` is true when it is called with true on all ranks (an all-reduce); `barrier()` waits for all ranks;
+    `gather(value)` is the list of all ranks' values.
     """
 
     def __init__(
@@ -42,55 +59,78 @@ class CheckpointStore:
         is_primary: bool = True,
         barrier: Callable[[], None] = lambda: None,
         agree: Callable[[bool], bool] = lambda ok: ok,
+        gather: Callable[[Any], list[Any]] = lambda value: [value],
     ) -> None:
         self._root = run_dir / "checkpoints"
-        self._options, self._is_primary, self._barrier, self._agree = options, is_primary, barrier, agree
+        self._options, self._is_primary = options, is_primary
+        self._barrier, self._agree, self._gather = barrier, agree, gather
+        self._pending: _Pending | None = None
 
     def save(
         self,
         step: int,
-        write_weights: Callable[[Path], None],
+        plan_weights: Plan,
         state: Mapping[str, Any],
         meta: CheckpointMeta,
         rank_files: Mapping[str, bytes] | None = None,
         *,
         weights_bytes: int = 0,
         best_step: int | None = None,
+        in_background: bool = False,
     ) -> Path:
         """Writes the checkpoint of `step`; every rank calls it. Returns its folder.
 
-        `write_weights(folder)` is called on every rank; `state` (JSON-able) is the primary rank's; `rank_files`
+        `plan_weights(folder)` is called on every rank; `state` (JSON-able) is the primary rank's; `rank_files`
         {name: contents} are this rank's own, with names that no other rank uses. `weights_bytes`: estimate of what
         all ranks write together. `best_step`: the checkpoint that stays whatever its age. Checkpoints of later
-        steps are taken away: they belong to a time line that was left. Raises CheckpointError on all ranks together.
+        steps are taken away: they belong to a time line that was left. `in_background`: comes back when everything is
+        planned; nothing that `plan_weights` or `state` refer to may be needed as it was then. The checkpoint is there
+        after `finish`, which a next save begins with. Raises CheckpointError on all ranks together.
         """
+        self.finish()
         final = self._root / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
+        self._together(partial, lambda: self._begin(partial, weights_bytes), primary_only=True)
+        pending = _Pending(step, partial, json.dumps(state), meta, dict(rank_files or {}), best_step)
+        self._together(partial, lambda: pending.plan(plan_weights))
+        self._pending = pending
+        pending.start(in_background)
+        if not in_background:
+            self.finish()
+        return final
 
-        def write_own() -> None:
-            write_weights(partial / "weights")
-            for name, contents in (rank_files or {}).items():
-                (partial / "ranks" / name).write_bytes(contents)
+    @property
+    def is_writing(self) -> bool:
+        """Whether a save goes on in the background on this rank; `finish` would wait for it."""
+        return self._pending is not None and self._pending.is_writing
 
-        def finish() -> None:
-            (partial / STATE).write_text(json.dumps(state), encoding="utf-8")
-            write_manifest(partial, step, meta)
+    def finish(self) -> None:
+        """Waits for a save in the background, on all ranks, and makes a checkpoint of it. Raises CheckpointError on
+        all ranks together."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        partial, final = pending.folder, pending.folder.with_suffix("")
+        self._together(partial, pending.wait)
+        self._together(partial, pending.finish)
+        entries = {path: entry for part in self._gather(pending.entries) for path, entry in part.items()}
+
+        def complete() -> None:
+            (partial / STATE).write_text(pending.state, encoding="utf-8")
+            write_manifest(partial, pending.step, pending.meta, entries)
             if final.exists():
                 self._discard(final)
             os.rename(partial, final)
             flush(self._root)
             self._point_to(final)
 
-        self._together(partial, lambda: self._begin(partial, weights_bytes), primary_only=True)
-        self._together(partial, write_own)
-        self._together(partial, finish, primary_only=True)
+        self._together(partial, complete, primary_only=True)
         if self._is_primary:
             try:
-                self._prune(step, best_step)
+                self._prune(pending.step, pending.best_step)
             except OSError as error:
                 log.warning("older checkpoints can't be removed: %s", error)
         self._barrier()
-        return final
 
     def load_state(self, folder: Path, meta: CheckpointMeta) -> dict[str, Any]:
         """The state that was saved there. Raises CheckpointError naming each key of `meta` that must not differ."""
@@ -169,6 +209,61 @@ class CheckpointStore:
         shutil.rmtree(trash, ignore_errors=True)
 
 
+class _Pending:
+    """One save on this rank, between its plan and its end."""
+
+    def __init__(
+        self,
+        step: int,
+        folder: Path,
+        state: str,
+        meta: CheckpointMeta,
+        rank_files: Mapping[str, bytes],
+        best_step: int | None,
+    ) -> None:
+        self.step, self.folder, self.state, self.meta, self.best_step = step, folder, state, meta, best_step
+        self.entries: Entries = {}  # of this rank's files
+        self._rank_files = rank_files
+        self._weights: Writing | None = None
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def plan(self, plan_weights: Plan) -> None:
+        self._weights = plan_weights(self.folder / "weights")
+
+    def start(self, in_background: bool) -> None:
+        if in_background:
+            self._thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
+            self._thread.start()
+        else:
+            self._write()
+
+    @property
+    def is_writing(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def finish(self) -> None:
+        if self._weights is not None:
+            self._weights.finish()
+
+    def _write(self) -> None:
+        try:
+            paths = [self.folder / "ranks" / name for name in self._rank_files]
+            for path, contents in zip(paths, self._rank_files.values(), strict=True):
+                path.write_bytes(contents)
+            if self._weights is not None:
+                paths += self._weights.write()
+            self.entries = file_entries(self.folder, paths)
+        except Exception as error:  # of any kind, also in a thread: `wait` raises it
+            self._failure = error
+
+
 def find_latest(run_dir: Path) -> Path | None:
     """The newest good checkpoint of a run; None when the run has none. Reads and hashes files: call it on one rank.
 
@@ -194,61 +289,12 @@ def find_latest(run_dir: Path) -> Path | None:
     return None
 
 
-def save_weights(folder: Path, sharded_state_dict: dict[str, Any]) -> None:
-    """Writes a Megatron sharded state dict into `folder` (exists, empty), from all ranks together.
-
-    Raises RuntimeError when a shard can't be written (Megatron tells all ranks then).
-    """
-    from megatron.core import dist_checkpointing
-    from torch.distributed.checkpoint import CheckpointException
-
-    try:
-        dist_checkpointing.save(sharded_state_dict, str(folder))
-    except CheckpointException as error:  # a BaseException: it would pass by every handler of errors
-        raise RuntimeError(_ranks_failures(error.failures)) from error
-
-
-def load_weights(folder: Path, sharded_state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Reads into a Megatron sharded state dict, at any parallel layout; returns the loaded state dict.
-
-    Raises CheckpointError, before anything is unpickled, for an index that isn't one, and for whatever Megatron
-    refuses.
-    """
-    import torch
-    from megatron.core import dist_checkpointing
-    from torch.distributed.checkpoint import CheckpointException
-
-    check_pickle(folder / ".metadata")
-    try:
-        with torch.no_grad():  # the distributed optimizer's tensors are views of leaves
-            loaded: dict[str, Any] = dist_checkpointing.load(sharded_state_dict, str(folder))
-    except CheckpointException as error:
-        raise CheckpointError(f"{folder}: can't be read ({_ranks_failures(error.failures)}); {_REMEDY}") from error
-    except Exception as error:  # missing keys, other shapes, torn files: each another type
-        raise CheckpointError(f"{folder}: can't be read ({type(error).__name__}: {error}); {_REMEDY}") from error
-    return loaded
-
-
-def stored_names(folder: Path) -> set[str]:
-    """Names of the tensors that `save_weights` put into `folder`. Raises CheckpointError where its index isn't one."""
-    from torch.distributed.checkpoint import FileSystemReader
-
-    check_pickle(folder / ".metadata")
-    return set(FileSystemReader(folder).read_metadata().state_dict_metadata)
-
-
 def _folders(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if _FOLDER.fullmatch(path.name)] if root.is_dir() else []
 
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
-
-
-def _ranks_failures(failures: Mapping[int, Any]) -> str:
-    """`rank 1: RuntimeError: ...` for each failure that torch gathered (on one rank; empty on the others)."""
-    causes = (f"rank {rank}: {type(one[0]).__name__}: {one[0]}" for rank, one in sorted(failures.items()))
-    return "; ".join(causes) or "the failure is another rank's"
 
 
 def _megabytes(size: int) -> str:

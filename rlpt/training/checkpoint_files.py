@@ -22,6 +22,7 @@ from rlpt.config import Config
 from rlpt.errors import CheckpointError
 
 MANIFEST, FORMAT = "manifest.json", 1
+Entries = dict[str, dict[str, Any]]  # path within the folder -> its size and hash
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,22 @@ class CheckpointMeta:
         return model | {"vocabulary": self.vocabulary, "tokenizer hash": self.tokenizer}
 
 
-def write_manifest(folder: Path, step: int, meta: CheckpointMeta) -> None:
-    """Hashes every file below `folder` into its manifest and flushes files and folders to the disk."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    with ThreadPoolExecutor(8) as pool:
-        entries = dict(zip((path.relative_to(folder).as_posix() for path in paths), pool.map(_entry, paths)))
-    content = {"format": FORMAT, "step": step, "meta": dataclasses.asdict(meta), "files": entries}
+def write_manifest(folder: Path, step: int, meta: CheckpointMeta, entries: Entries) -> None:
+    """Writes the manifest of all files below `folder`, and flushes it and the folders to the disk. Files that are not
+    in `entries`, which their writers made, are hashed and flushed here."""
+    own = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in entries]
+    files = dict(sorted((entries | file_entries(folder, own)).items()))
+    content = {"format": FORMAT, "step": step, "meta": dataclasses.asdict(meta), "files": files}
     manifest = content | {"sha256": _content_hash(content)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in (*paths, folder / MANIFEST, *(p for p in folder.rglob("*") if p.is_dir()), folder):
+    for path in (folder / MANIFEST, *(path for path in folder.rglob("*") if path.is_dir()), folder):
         flush(path)
+
+
+def file_entries(folder: Path, paths: Sequence[Path]) -> Entries:
+    """What the manifest of `folder` says of these files, which are flushed to the disk."""
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip((path.relative_to(folder).as_posix() for path in paths), pool.map(_entry, paths)))
 
 
 def read_meta(folder: Path) -> CheckpointMeta:
@@ -242,4 +249,5 @@ def _sha256(path: Path) -> str:
 
 
 def _entry(path: Path) -> dict[str, Any]:
+    flush(path)
     return {"bytes": path.stat().st_size, "sha256": _sha256(path)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlpt.batch import Batch
-from rlpt.errors import TrainingError
+from rlpt.errors import PREEMPTED_EXIT_CODE, TrainingError
 from rlpt.evaluation.suite import EvaluationSuite
 from rlpt.evaluation.summary import (
     add_evaluation,
@@ -24,6 +25,7 @@ from rlpt.training.accounting import Account, step_account
 from rlpt.training.figures import training_figures
 from rlpt.training.memory import memory_rows
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
+from rlpt.training.preemption import StopRequest, remove_marker, signal_name, write_marker
 from rlpt.training.resume import RunFolder
 from rlpt.training.runtime import Runtime
 from rlpt.training.schedule import Schedule, StepPlan, update_signal
@@ -39,11 +41,22 @@ log = logging.getLogger(__name__)
 NO_ROLLOUT = {"episodes": 0.0, "tokens": 0.0, "prompt_tokens": 0.0, "scored_tokens": 0.0}  # of text
 
 
-class Trainer:
-    """One run from its first or resumed step to its last."""
+@dataclass(frozen=True)
+class Due:
+    """What the end of a step brings, the same on every rank."""
 
-    def __init__(self, runtime: Runtime, resume: bool | None = None) -> None:
+    stop: int  # the signal that asks the run to end; 0: none
+    is_last: bool
+    saves: bool = False  # the last save is long ago
+    is_writing: bool = False  # a rank is still busy with the last save
+
+
+class Trainer:
+    """One run from its first or resumed step to its last, or to the step in which `stop` asks it to end."""
+
+    def __init__(self, runtime: Runtime, resume: bool | None = None, stop: StopRequest | None = None) -> None:
         config = runtime.config
+        self.stop = stop or StopRequest()
         self.runtime, self.config = runtime, config
         averages = {name for name, one in config.snapshots.items() if one.update == "ema"}
         self.snapshots = Snapshots(runtime.policy.gpt, moving={*averages, *NAMES})
@@ -87,43 +100,53 @@ class Trainer:
             self.shadow.prepare()
         return self.state.step
 
-    def fit(self) -> None:
-        """Trains to the last step, evaluates, and leaves `summary.json`."""
+    def fit(self) -> int:
+        """Trains to the last step, evaluates, and leaves `summary.json`; returns 0.
+
+        Told to stop, it ends earlier: it saves, leaves `PREEMPTED`, and returns 85.
+        """
         config, state, primary = self.config, self.state, self.runtime.mesh.is_primary
-        if self._is_over():
+        if primary:
+            remove_marker(config.directory)
+        if self._due().is_last:
             if primary:
                 print(
                     f"{config.directory} has finished after {state.step} steps; raise schedule.steps (or "
                     "schedule.max_seconds) or change the name"
                 )
-            return
+            return 0
         if primary:
             state.wandb_id = wandb_run_id(config.directory, state.wandb_id)
-        self.tracker = open_trackers(config, config.directory, primary, self.resumed_step, state.wandb_id)
+        again = "evaluation" if self._evaluation_is_due() else ""
+        self.tracker = open_trackers(config, config.directory, primary, self.resumed_step, state.wandb_id, again)
         self.progress = ProgressPrinter(config.schedule.steps, config.tracking.log_interval) if primary else None
         exit_code = 1
         try:
-            self._loop()
-            exit_code = 0
+            exit_code = self._loop()
         finally:
             if self.progress is not None:
                 self.progress.close()
             self.tracker.close(exit_code)
+        if exit_code:
+            self.runtime.mesh.barrier()  # the first rank that leaves takes the others with it
+        return exit_code
 
     def evaluate(self) -> None:
         """Evaluates the present weights and writes `evaluation.json`; nothing is trained or tracked."""
         self.tracker = open_trackers(self.config, self.config.directory, is_primary=False)
         self._evaluate()
 
-    def _loop(self) -> None:
+    def _loop(self) -> int:
         config, state = self.config, self.state
         throughput = Throughput(config.schedule.steps, state.seconds, max_seconds=config.schedule.max_seconds)
         if state.step == 0:
             self._prepare()
+        due = Due(0, is_last=False)
+        if self._evaluation_is_due():
             self._evaluate()
+            due = self._due()
         throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
-        is_over = False
-        while not is_over:
+        while not due.is_last and not due.stop:
             plan = self.schedule.plan(state.step, state.signal)
             self.keeper.before_step(plan.step)
             batches = self._take(plan)
@@ -135,16 +158,35 @@ class Trainer:
             throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
             state.seconds = throughput.seconds
             self._log(self._row(plan, batches, result) | throughput.metrics())
-            is_over = self._is_over()
-            self._after_step(result, is_over)
+            due = self._after_step(result, self._due())
+        if not due.is_last:
+            return self._leave(due.stop)
         self._finish()
+        return 0
 
-    def _is_over(self) -> bool:
-        """The same on every rank: clocks differ, so they agree on the time."""
-        schedule = self.config.schedule
-        if self.state.step >= schedule.steps:
-            return True
-        return schedule.max_seconds > 0 and not self.runtime.mesh.agree(self.state.seconds < schedule.max_seconds)
+    def _due(self) -> Due:
+        """The ranks agree: clocks differ, and a signal comes to one rank before another, or to one alone."""
+        schedule, state = self.config.schedule, self.state
+        is_over = schedule.max_seconds > 0 and state.seconds >= schedule.max_seconds
+        every = self.config.checkpoint.every_seconds
+        is_old = every > 0 and time.monotonic() - self.folder.saved_at >= every
+        flags = (self.stop.signal, is_over, is_old, self.folder.store.is_writing)
+        stop, over, old, writing = self.runtime.mesh.largest(*flags)
+        return Due(stop, bool(over) or state.step >= schedule.steps, bool(old), bool(writing))
+
+    def _evaluation_is_due(self) -> bool:
+        """At the start, and every so many steps, unless it was done; a run that was told to stop left it for later."""
+        step, interval = self.state.step, self.config.evaluation.interval
+        done = any(one["step"] == step for one in self.state.evaluations)
+        return not done and (step == 0 or (interval > 0 and step % interval == 0))
+
+    def _leave(self, number: int) -> int:
+        """The end of an attempt that was told to stop, and has saved what there was to save; the exit code."""
+        state = self.state
+        if self.runtime.mesh.is_primary:
+            write_marker(self.config.directory, state.step, number)
+            print(f"{signal_name(number)}: ended after step {state.step}; the same command goes on from there")
+        return PREEMPTED_EXIT_CODE
 
     def _prepare(self) -> None:
         """What there is to say before the first step: memory, and what the sources expect."""
@@ -222,23 +264,37 @@ class Trainer:
         if self.progress is not None:
             self.progress.update(row)
 
-    def _after_step(self, result: StepResult, is_last: bool) -> None:
+    def _after_step(self, result: StepResult, due: Due) -> Due:
+        """What is due after a step; whether the run ends here. Told to stop, it saves at once and evaluates later."""
         config, state = self.config, self.state
         if result.skipped:
             self._skipped(result)
         if state.step % config.tracking.episode_interval == 0:
             self._log_episodes()
-        interval = config.evaluation.interval
-        if is_last or (interval and state.step % interval == 0):
+        if due.is_last or due.stop or not due.is_writing:
+            self.folder.store.finish()
+        evaluates = due.is_last or (self._evaluation_is_due() and not due.stop)
+        if evaluates:
             self._evaluate()
-        if is_last or state.step % config.checkpoint.interval == 0:
+        is_best = evaluates and state.best is not None and state.best.step == state.step
+        saves = due.is_last or due.stop or due.saves or is_best or state.step % config.checkpoint.interval == 0
+        if saves:
+            self._save(in_background=config.checkpoint.asynchronous and not (due.is_last or due.stop))
+        if due.is_last or due.stop or not (evaluates or saves):
+            return due
+        due = self._due()  # they may have taken long
+        if due.stop and saves:
+            self.folder.store.finish()
+        elif due.stop:
             self._save()
+        return due
 
     def _stop(self, plan: StepPlan, batches: Mapping[str, list[Batch]], result: StepResult) -> None:
         """A figure is above its bound: writes the worst rows and ends the run; the weights were not touched."""
         path = write_worst_rows(self.runtime, self.config.directory, plan.step, batches)
         text = f"step {plan.step + 1}: {result.stopped}; nothing was updated, the rows furthest off are in {path}"
         self.tracker.alert("stopped", text)
+        self.folder.store.finish()
         raise TrainingError(
             f"{text}; resume from the newest checkpoint with a lower optimizer.lr, less staleness, truncate or "
             "mask_sequences, or a higher bound"
@@ -251,6 +307,7 @@ class Trainer:
         if self.runtime.mesh.is_primary:
             log.warning(text)
         if self.state.skipped_steps > self.config.schedule.max_skipped_steps:
+            self.folder.store.finish()
             raise TrainingError(
                 f"{text}; that was {self.state.skipped_steps} in a row (schedule.max_skipped_steps="
                 f"{self.config.schedule.max_skipped_steps}): lower optimizer.lr, or resume from an older checkpoint"
@@ -271,12 +328,13 @@ class Trainer:
             write_evaluations(self.config.directory, state.evaluations)
             print_evaluation(state.evaluations)
 
-    def _save(self) -> None:
+    def _save(self, in_background: bool = False) -> None:
         self.state.sources = source_states(self.streams)
         self.state.snapshots = self.snapshots.names()
         self.state.shadow = {} if self.shadow is None else self.shadow.state_dict()
         best = self.state.best
-        self.folder.save(self.state.step, self.state.to_json(), None if best is None else best.step)
+        best_step = None if best is None else best.step
+        self.folder.save(self.state.step, self.state.to_json(), best_step, in_background)
 
     def _log_episodes(self) -> None:
         rows, levels = [], []

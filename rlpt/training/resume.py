@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from rlpt.errors import CheckpointError, ConfigError, UserError
 from rlpt.evaluation.summary import write_json
 from rlpt.models.lora import is_adapter
 from rlpt.models.snapshots import Snapshots
-from rlpt.training.checkpoint import CheckpointStore, find_latest, load_weights, save_weights, stored_names
+from rlpt.training.checkpoint import CheckpointStore, find_latest
 from rlpt.training.checkpoint_files import CheckpointMeta, fault, read_meta
+from rlpt.training.checkpoint_weights import load_weights, plan_weights, stored_names
 from rlpt.training.optimizer import Optimizer
 from rlpt.training.runtime import Runtime
 
@@ -37,7 +39,9 @@ class RunFolder:
         layout = {"tensor": mesh.tensor.size, "pipeline": mesh.pipeline.size, "data": mesh.data.size}
         tokenizer = runtime.tokenizer
         self.meta = CheckpointMeta.of(config, tokenizer.vocab_size, tokenizer.sha256, layout, runtime.heads)
-        self.store = CheckpointStore(self.path, config.checkpoint, mesh.is_primary, mesh.barrier, mesh.agree)
+        together = (mesh.barrier, mesh.agree, mesh.world.gather_objects)
+        self.store = CheckpointStore(self.path, config.checkpoint, mesh.is_primary, *together)
+        self.saved_at = time.monotonic()  # when the last save began, or the run
         self._lock: Any = None
 
     def load(self, resume: bool | None) -> dict[str, Any] | None:
@@ -83,19 +87,23 @@ class RunFolder:
         if self.runtime.mesh.is_primary:
             print(f"weights from {folder}")
 
-    def save(self, step: int, state: Mapping[str, Any], best_step: int | None) -> Path:
-        """Writes the checkpoint of `step`. Raises CheckpointError on all ranks together."""
+    def save(self, step: int, state: Mapping[str, Any], best_step: int | None, in_background: bool = False) -> Path:
+        """Writes the checkpoint of `step`. Raises CheckpointError on all ranks together.
+
+        `in_background`: from a copy, while training goes on; it is there after `store.finish`."""
+        self.saved_at = time.monotonic()
         parameters = sum(parameter.numel() for parameter in self.runtime.policy.gpt.parameters())
         names = self.snapshots.names()
         copies = sum(tensor.nbytes for name in names for tensor in self.snapshots.tensors(name).values())
         size = (parameters * BYTES_PER_PARAMETER + copies) * self.runtime.mesh.model.size
         return self.store.save(
             step,
-            lambda folder: save_weights(folder, self._sharded_state(is_loading=False)),
+            lambda folder: plan_weights(folder, self._sharded_state(is_loading=False), copies=in_background),
             state,
             self.meta,
             weights_bytes=size,
             best_step=best_step,
+            in_background=in_background,
         )
 
     def _sharded_state(self, is_loading: bool) -> dict[str, Any]:

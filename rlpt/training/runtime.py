@@ -23,6 +23,7 @@ from rlpt.models.policy import Policy
 from rlpt.rollout.chooser import PolicyChooser
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.selfplay.base import Actor
+from rlpt.training.preemption import die_with_parent
 
 VALUE = "value"  # the scalar head that says what a state is worth
 
@@ -87,9 +88,12 @@ def required_heads(config: Config) -> tuple[str, ...]:
 def run_entry(main: Callable[[list[str]], None]) -> None:
     """Runs an entry on this rank: a UserError is one line and its exit code on every rank, and no rank hangs.
 
-    The process ends at once after an error: peers may be in a collective that this rank will never join.
+    The process ends at once after an error: peers may be in a collective that this rank will never join. It is told
+    to end when its launcher is gone.
     """
     code = 0
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
     try:
         main(sys.argv[1:])
     except UserError as error:

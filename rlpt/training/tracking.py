@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlpt.config import Config, TrackingConfig
-from rlpt.errors import TrainingError
+from rlpt.errors import PREEMPTED_EXIT_CODE, TrainingError
 from rlpt.training.throughput import duration
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ class Tracker(Protocol):
         """Something that a person should look at."""
         ...
 
-    def close(self, exit_code: int = 0) -> None: ...
+    def close(self, exit_code: int = 0) -> None:
+        """The end of this attempt, as its process will tell it."""
+        ...
 
 
 class TrackerGroup:
@@ -78,12 +80,14 @@ class JsonlTracker:
     """`metrics.jsonl`: one JSON object a line, on disk as soon as it is logged. Tables go to `NAME.jsonl`.
 
     A value that isn't finite is null, and the row's `nonfinite` says which and what: {"text/loss": "nan"}.
-    On resume, rows after `resumed_step` are taken out, as the run makes them again; a run that starts afresh
-    (None) sets older files aside. Raises TrainingError where a file can't be written.
+    On resume, rows after `resumed_step` are taken out, as the run makes them again, and of that step itself those with
+    the key `again`; a run that starts afresh (None) sets older files aside. Raises TrainingError where a file can't be
+    written.
     """
 
-    def __init__(self, run_dir: Path, resumed_step: int | None = None) -> None:
+    def __init__(self, run_dir: Path, resumed_step: int | None = None, again: str = "") -> None:
         self._run_dir, self._resumed_step, self._step = run_dir, resumed_step, resumed_step or 0
+        self._again = again
         self._files: dict[str, int] = {}
         self._open("metrics")
 
@@ -113,7 +117,7 @@ class JsonlTracker:
             if path.exists() and self._resumed_step is None:
                 _set_aside(path)
             elif path.exists():
-                _truncate(path, self._resumed_step or 0)
+                _truncate(path, self._resumed_step or 0, self._again)
             self._files[name] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise TrainingError(f"{path}: can't be opened: {error}; make the run folder writable") from error
@@ -170,6 +174,8 @@ class WandbTracker:
         self._call(lambda run: run.alert(title=title, text=text))
 
     def close(self, exit_code: int = 0) -> None:
+        if exit_code == PREEMPTED_EXIT_CODE:
+            self._call(lambda run: run.mark_preempting())  # the run's state becomes "preempted", not "failed"
         self._call(lambda run: run.finish(exit_code=exit_code))
         self._run = None
 
@@ -195,12 +201,18 @@ class WandbTracker:
 
 
 def open_trackers(
-    config: Config, run_dir: Path, is_primary: bool, resumed_step: int | None = None, wandb_id: str = ""
+    config: Config,
+    run_dir: Path,
+    is_primary: bool,
+    resumed_step: int | None = None,
+    wandb_id: str = "",
+    again: str = "",
 ) -> Tracker:
-    """The run's tracker; on ranks that aren't primary one that does nothing. `wandb_id`: a resumed run's, if known."""
+    """The run's tracker; on ranks that aren't primary one that does nothing. `wandb_id`: a resumed run's, if known;
+    `again`: which rows of the resumed step will be made again."""
     if not is_primary:
         return TrackerGroup()
-    jsonl = JsonlTracker(run_dir, resumed_step)
+    jsonl = JsonlTracker(run_dir, resumed_step, again)
     modes = wandb_modes(config.tracking)
     if not modes:
         return jsonl
@@ -342,13 +354,16 @@ def _set_aside(path: Path) -> None:
     path.rename(aside)
 
 
-def _truncate(path: Path, step: int) -> None:
-    """Rewrites a .jsonl file without rows after `step` and without lines that aren't whole, in one piece."""
+def _truncate(path: Path, step: int, again: str) -> None:
+    """Rewrites a .jsonl file, in one piece, without rows after `step`, those of `step` that have the key `again`, and
+    lines that aren't whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(path, "rb") as source, open(temporary, "wb") as kept:
         for number, line in enumerate(source, start=1):
             try:
-                wanted = json.loads(line)["step"] <= step and line.endswith(b"\n")
+                row = json.loads(line)
+                wanted = row["step"] < step or (row["step"] == step and not (again and again in row))
+                wanted = wanted and line.endswith(b"\n")
             except (ValueError, TypeError, KeyError):
                 log.warning("%s:%d: not a whole row (the run was killed while writing it); dropped", path, number)
                 continue

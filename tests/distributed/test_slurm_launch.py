@@ -6,6 +6,8 @@ import pytest
 from helpers.launches import ROOT
 from helpers.runs import SMALL, metric_rows, steps, write_run
 
+from rlpt.errors import PREEMPTED_EXIT_CODE
+
 slurm = pytest.importorskip("helpers.slurm")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(slurm.MISSING), reason=slurm.REASON)]
 STEPS, INTERVAL = 240, 60
@@ -42,4 +44,8 @@ def test_a_job_that_is_broken_off_comes_back_and_completes(tmp_path, event, said
         assert (ended.state, ended.exit_code, ended.restarts) == ("COMPLETED", 0, 1), log
     assert said in log
     assert sorted(steps(metric_rows(run))) == list(range(1, STEPS + 1))
-    assert len(list((run / "logs" / f"job-{job}").glob("attempt-*"))) == 2
+    logs = run / "logs" / f"job-{job}"
+    assert len(list(logs.glob("attempt-*"))) == 2
+    assert not (run / "PREEMPTED").exists()
+    if event is preempt:
+        assert [path.read_text() for path in logs.glob("attempt-0/node-*.code")] == [f"{PREEMPTED_EXIT_CODE}\n"] * 2

@@ -16,7 +16,7 @@ from rlpt.algorithms.base import Algorithm, Baselines, LossTerms, Outcomes, mask
 from rlpt.batch import Batch, Scores
 from rlpt.config import Config
 from rlpt.distributed.mesh import Mesh
-from rlpt.training.checkpoint import load_weights, save_weights
+from rlpt.training.checkpoint_weights import load_weights, save_weights
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.schedule import Schedule
 from rlpt.training.step import TrainStep

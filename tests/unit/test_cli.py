@@ -1,9 +1,11 @@
 """The command line as a user meets it: help, errors, dry runs, launching."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,71 @@ def test_a_group_whose_error_would_come_back_is_not_started_again(tmp_path, code
     done = run("-m", "rlpt.launcher", "--standalone", "--max-restarts=1", tmp_path / "rank.py")
     assert done.returncode == code
     assert (tmp_path / "starts").read_text() == "x" * starts
+
+
+RANK = """
+import os, pathlib, signal, sys, time
+here, rank = pathlib.Path(sys.argv[1]), os.environ["RANK"]
+def told(number, frame):
+    time.sleep(float(sys.argv[2]))
+    (here / f"saved-{rank}").write_text(signal.Signals(number).name)
+    os._exit(int(sys.argv[3]))
+for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+    signal.signal(one, told)
+(here / f"up-{rank}").touch()
+while True:
+    time.sleep(0.05)
+"""
+
+
+def signalled(tmp_path, numbers, seconds, code, between=0.3):
+    """(the launcher's exit code, what was saved) of two ranks that need `seconds` after a signal and end with `code`"""
+    (tmp_path / "rank.py").write_text(RANK)
+    command = [sys.executable, "-m", "rlpt.launcher", "--standalone", "--nproc-per-node=2", tmp_path / "rank.py"]
+    process = subprocess.Popen([*command, tmp_path, str(seconds), str(code)], cwd=ROOT)
+    try:
+        until(lambda: len(list(tmp_path.glob("up-*"))) == 2)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(between)
+        return process.wait(30), sorted(path.read_text() for path in tmp_path.glob("saved-*"))
+    finally:
+        process.kill()
+
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_ranks_that_saved_give_the_job_their_exit_code_and_more_signals_cut_nothing_short(tmp_path):
+    numbers = [signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM]
+    assert signalled(tmp_path, numbers, 1.5, 85) == (85, ["SIGUSR1", "SIGUSR1"])
+
+
+def test_a_run_that_was_over_when_the_signal_came_has_ended_well(tmp_path):
+    assert signalled(tmp_path, [signal.SIGTERM], 0, 0) == (0, ["SIGTERM", "SIGTERM"])
+
+
+def test_ranks_that_did_not_save_leave_the_signals_code(tmp_path):
+    assert signalled(tmp_path, [signal.SIGHUP], 0, 1)[0] == 128 + signal.SIGHUP
+
+
+def test_a_second_ctrl_c_ends_the_ranks_at_once(tmp_path):
+    started = time.monotonic()
+    assert signalled(tmp_path, [signal.SIGINT, signal.SIGINT], 60, 85, between=1.2) == (128 + signal.SIGINT, [])
+    assert time.monotonic() - started < 25
+
+
+def test_where_a_rank_fails_one_that_is_deaf_to_signals_does_not_hold_up_the_end(tmp_path, monkeypatch):
+    (tmp_path / "rank_probe.py").write_text(
+        "import os, signal, time\n"
+        "if os.environ['RANK'] == '1': time.sleep(1); os._exit(7)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    started = time.monotonic()
+    assert launch("rank_probe", [], 2) == 7
+    assert time.monotonic() - started < 25  # torchrun alone: 30 s more

@@ -7,7 +7,7 @@ from torch import nn
 
 from rlpt.config_objectives import SnapshotConfig
 from rlpt.models.snapshots import SnapshotKeeper, Snapshots
-from rlpt.training.checkpoint import load_weights, save_weights
+from rlpt.training.checkpoint_weights import load_weights, save_weights
 
 
 def linear():

@@ -203,6 +203,79 @@ def test_all_ranks_leave_together_when_one_fails(tmp_path, failing_rank):
     assert names(tmp_path) == []
 
 
+class Slow:
+    """A plan whose files are written when `may_write` is set."""
+
+    def __init__(self, failing=None):
+        self.may_write, self.failing, self.finished, self.threads = threading.Event(), failing, 0, []
+
+    def __call__(self, folder):
+        self.folder = folder
+        return self
+
+    def write(self):
+        self.threads.append(threading.current_thread())
+        assert self.may_write.wait(10)
+        if self.failing is not None:
+            self.failing(self.folder)
+        write(self.folder)
+        return [self.folder / "shard.distcp"]
+
+    def finish(self):
+        self.finished += 1
+        (self.folder / "index").write_text("all")
+
+
+def test_a_save_in_the_background_is_a_checkpoint_when_it_is_finished(tmp_path):
+    saver, slow, state = store(tmp_path), Slow(), {"step": 1, "numbers": [1]}
+    saver.save(1, slow, state, META, {"rank-0.json": b"{}"}, in_background=True)
+    state["numbers"].append(2)
+    assert saver.is_writing
+    assert find_latest(tmp_path) is None
+    slow.may_write.set()
+    saver.finish()
+    folder = find_latest(tmp_path)
+    assert fault(folder) is None
+    assert slow.finished == 1
+    assert slow.threads != [threading.main_thread()]
+    assert store(tmp_path).load_state(folder, META) == {"step": 1, "numbers": [1]}
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    assert sorted(files) == ["ranks/rank-0.json", "state.json", "weights/index", "weights/shard.distcp"]
+    saver.finish()  # nothing is left to do
+    assert (saver.is_writing, slow.finished) == (False, 1)
+
+
+def test_a_save_begins_when_the_one_before_is_finished(tmp_path):
+    saver, first = store(tmp_path, keep_last=3), Slow()
+    saver.save(1, first, {}, META, in_background=True)
+    threading.Timer(0.2, first.may_write.set).start()
+    saver.save(2, write, {}, META)
+    assert names(tmp_path) == ["latest", "step-00000001", "step-00000002"]
+    assert find_latest(tmp_path).name == "step-00000002"
+
+
+def test_a_failure_in_the_background_is_raised_by_the_next_call(tmp_path):
+    saver, slow = store(tmp_path), Slow(full)
+    old = saver.save(1, write, {}, META)
+    saver.save(2, slow, {}, META, in_background=True)
+    slow.may_write.set()
+    with pytest.raises(CheckpointError, match=r"step-00000002\.tmp: can't be written .*No space left.* intact"):
+        saver.save(3, write, {}, META)
+    assert names(tmp_path) == ["latest", "step-00000001"]
+    assert (fault(old), slow.finished) == (None, 0)
+    saver.save(3, write, {}, META)
+    assert find_latest(tmp_path).name == "step-00000003"
+
+
+def test_a_file_that_changes_between_its_writer_and_the_manifest_is_found(tmp_path):
+    """What the manifest says of a file comes from the rank that wrote it."""
+    slow = Slow()
+    slow.may_write.set()
+    slow.finish = lambda: flip(slow.folder / "shard.distcp")
+    folder = store(tmp_path).save(1, slow, {}, META)
+    assert "sha256 differs" in fault(folder)
+
+
 def test_torchs_own_index_is_allowed(tmp_path):
     state = {
         f"w{i}": torch.zeros(3, dtype=dtype) for i, dtype in enumerate([torch.float32, torch.bfloat16, torch.int64])

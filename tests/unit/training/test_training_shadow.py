@@ -13,7 +13,7 @@ from helpers.tiny_training import own, sharded
 from rlpt.config import parse_config
 from rlpt.models.lora import is_adapter
 from rlpt.models.snapshots import Snapshots
-from rlpt.training.checkpoint import load_weights, save_weights
+from rlpt.training.checkpoint_weights import load_weights, save_weights
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.runtime import create_algorithms
 from rlpt.training.schedule import Schedule

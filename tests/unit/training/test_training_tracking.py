@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from rlpt.config import Config
-from rlpt.errors import TrainingError
+from rlpt.errors import PREEMPTED_EXIT_CODE, TrainingError
 from rlpt.training.tracking import (
     JsonlTracker,
     ProgressPrinter,
@@ -176,6 +176,31 @@ def test_offline_run_leaves_a_file_and_keeps_its_id(tmp_path, monkeypatch):
     assert b"text/loss" in content
     assert b"text/*" in content
     assert "alert" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_run_that_was_told_to_stop_is_preempted_not_failed(tmp_path, monkeypatch):
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "service"))
+    tracker = open_trackers(config(wandb="offline"), tmp_path, is_primary=True)
+    tracker.log({"step": 1, "tokens": 10, "episodes": 0, "text/loss": 2.0})
+    tracker.close(PREEMPTED_EXIT_CODE)
+    [file] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+
+    def records():  # of a file below 32 KiB: after a header of 7 bytes, each has a hash, its length and a kind
+        data, position, found = file.read_bytes(), 7, []
+        while position + 7 <= len(data):
+            size = int.from_bytes(data[position + 4 : position + 6], "little")
+            found.append(Record.FromString(data[position + 7 : position + 7 + size]))
+            position += 7 + size
+        return found
+
+    until = time.monotonic() + 30
+    while not any(one.HasField("exit") for one in records()) and time.monotonic() < until:
+        time.sleep(0.1)
+    kinds = [one.WhichOneof("record_type") for one in records()]
+    assert kinds.count("preempting") == 1
+    assert [one.exit.exit_code for one in records() if one.HasField("exit")] == [PREEMPTED_EXIT_CODE]
 
 
 ROW = {
