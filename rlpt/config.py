@@ -87,6 +87,9 @@ class DeviceConfig(Section):
     timeout_seconds: int = Field(
         600, ge=1, description="time after which a collective that does not finish is an error"
     )
+    phase_seconds: float = Field(
+        3600, ge=0, description="time that one rollout, step, save or evaluation may take; 0: no limit"
+    )
     threads: int = Field(0, ge=0, description="CPU threads a rank; 0: cores divided by the ranks of this host")
 
 

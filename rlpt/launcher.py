@@ -114,6 +114,8 @@ def main(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    for name, value in default_environment()["all"].items():
+        os.environ.setdefault(name, value)
     # What it logs about a rank that failed, the lines below say shorter and with the exit code.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     _stay_down_after((*FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpt.config import CheckpointConfig
+from rlpt.distributed.writer import tie_writer_to_rank
 from rlpt.errors import CheckpointError
 from rlpt.training.checkpoint_files import CheckpointMeta, check_pickle, fault, flush, read_meta, write_manifest
 
@@ -202,6 +203,7 @@ def save_weights(folder: Path, sharded_state_dict: dict[str, Any]) -> None:
     from megatron.core import dist_checkpointing
     from torch.distributed.checkpoint import CheckpointException
 
+    tie_writer_to_rank()
     try:
         dist_checkpointing.save(sharded_state_dict, str(folder))
     except CheckpointException as error:  # a BaseException: it would pass by every handler of errors

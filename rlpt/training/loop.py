@@ -16,6 +16,7 @@ from rlpt.evaluation.summary import (
     figure,
     print_evaluation,
     summarise,
+    summarised_steps,
     write_evaluations,
     write_summary,
 )
@@ -34,6 +35,7 @@ from rlpt.training.step import StepResult, TrainStep
 from rlpt.training.stopping import write_worst_rows
 from rlpt.training.throughput import Throughput
 from rlpt.training.tracking import ProgressPrinter, open_trackers, wandb_run_id
+from rlpt.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 NO_ROLLOUT = {"episodes": 0.0, "tokens": 0.0, "prompt_tokens": 0.0, "scored_tokens": 0.0}  # of text
@@ -68,6 +70,9 @@ class Trainer:
         self.state = TrainState()
         self.folder = RunFolder(runtime, self.optimizer, self.snapshots)
         self.resumed_step = self._restore(resume)
+        device = config.device
+        ranks = (runtime.device.rank, runtime.device.world_size)
+        self.watchdog = Watchdog(config.directory, *ranks, device.timeout_seconds, device.phase_seconds)
 
     def _restore(self, resume: bool | None) -> int | None:
         saved = self.folder.load(resume)
@@ -92,10 +97,7 @@ class Trainer:
         config, state, primary = self.config, self.state, self.runtime.mesh.is_primary
         if self._is_over():
             if primary:
-                print(
-                    f"{config.directory} has finished after {state.step} steps; raise schedule.steps (or "
-                    "schedule.max_seconds) or change the name"
-                )
+                self._close_finished()
             return
         if primary:
             state.wandb_id = wandb_run_id(config.directory, state.wandb_id)
@@ -103,12 +105,25 @@ class Trainer:
         self.progress = ProgressPrinter(config.schedule.steps, config.tracking.log_interval) if primary else None
         exit_code = 1
         try:
-            self._loop()
+            with self.watchdog.guard():
+                self._loop()
             exit_code = 0
         finally:
             if self.progress is not None:
                 self.progress.close()
             self.tracker.close(exit_code)
+
+    def _close_finished(self) -> None:
+        """On the primary: says that there is nothing to train, and writes the summary where the run ended before it."""
+        print(
+            f"{self.config.directory} has finished after {self.state.step} steps; raise schedule.steps (or "
+            "schedule.max_seconds) or change the name"
+        )
+        if summarised_steps(self.config.directory) != self.state.step:
+            state = self.state
+            self.tracker = open_trackers(self.config, self.config.directory, True, state.step, state.wandb_id)
+            self._finish()
+            self.tracker.close(0)
 
     def evaluate(self) -> None:
         """Evaluates the present weights and writes `evaluation.json`; nothing is trained or tracked."""
@@ -126,7 +141,9 @@ class Trainer:
         while not is_over:
             plan = self.schedule.plan(state.step, state.signal)
             self.keeper.before_step(plan.step)
+            self.watchdog.enter("rollout", plan.step + 1)
             batches = self._take(plan)
+            self.watchdog.enter("step", plan.step + 1)
             result = self.train_step(batches, plan, self._compares_gradients(plan.step))
             if result.stopped:
                 self._stop(plan, batches, result)
@@ -258,6 +275,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         state = self.state
+        self.watchdog.enter("evaluation", state.step)
         evaluation = self.suite(state.step, state.text_tokens)
         state.evaluations = add_evaluation(state.evaluations, evaluation)
         wanted = self.config.checkpoint.keep_best
@@ -272,6 +290,7 @@ class Trainer:
             print_evaluation(state.evaluations)
 
     def _save(self) -> None:
+        self.watchdog.enter("save", self.state.step)
         self.state.sources = source_states(self.streams)
         self.state.snapshots = self.snapshots.names()
         self.state.shadow = {} if self.shadow is None else self.shadow.state_dict()

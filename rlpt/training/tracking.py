@@ -78,8 +78,8 @@ class JsonlTracker:
     """`metrics.jsonl`: one JSON object a line, on disk as soon as it is logged. Tables go to `NAME.jsonl`.
 
     A value that isn't finite is null, and the row's `nonfinite` says which and what: {"text/loss": "nan"}.
-    On resume, rows after `resumed_step` are taken out, as the run makes them again; a run that starts afresh
-    (None) sets older files aside. Raises TrainingError where a file can't be written.
+    On resume, rows after `resumed_step` and a summary at it are taken out, as the run makes them again; a run that
+    starts afresh (None) sets older files aside. Raises TrainingError where a file can't be written.
     """
 
     def __init__(self, run_dir: Path, resumed_step: int | None = None) -> None:
@@ -343,12 +343,14 @@ def _set_aside(path: Path) -> None:
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Rewrites a .jsonl file without rows after `step` and without lines that aren't whole, in one piece."""
+    """Rewrites a .jsonl file without rows after `step`, a summary at it and lines that aren't whole, in one piece."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(path, "rb") as source, open(temporary, "wb") as kept:
         for number, line in enumerate(source, start=1):
             try:
-                wanted = json.loads(line)["step"] <= step and line.endswith(b"\n")
+                row = json.loads(line)
+                wanted = row["step"] < step or (row["step"] == step and "summary" not in row)
+                wanted = wanted and line.endswith(b"\n")
             except (ValueError, TypeError, KeyError):
                 log.warning("%s:%d: not a whole row (the run was killed while writing it); dropped", path, number)
                 continue

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers.faults import ALONE, TOGETHER, write_short_run
 from helpers.launches import start
 from helpers.runs import write_run
 
@@ -20,3 +21,18 @@ def unbroken(config) -> Path:
     assert launch.finish() == 0, launch.output
     assert launch.left_behind() == []
     return config.parent / "run"
+
+
+@pytest.fixture(scope="session")
+def killed(config) -> dict[int, Path]:
+    """Number of ranks -> the folder of the short run's attempts: one for each point at which it is killed, and one
+    without a break ("none")."""
+    folders = {}
+    for ranks, overrides, points in ((1, [], ALONE), (2, ["parallel.tensor=2"], TOGETHER)):
+        short, out = write_short_run(config, *overrides), config.parent / f"killed-{ranks}"
+        out.mkdir()
+        launch = start([Path(__file__).with_name("faulty.py"), short, out, str(ranks), "none", *points], out / "log")
+        assert launch.finish() == 0, launch.output
+        assert launch.left_behind() == []
+        folders[ranks] = out
+    return folders
