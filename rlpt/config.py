@@ -122,7 +122,10 @@ class ScheduleConfig(Section):
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
     decay: Literal["cosine", "wsd", "constant"] = Field("cosine", description="wsd: warm-up, stable, decay")
     wsd_decay_fraction: float = Field(0.2, gt=0, le=1, description="last part of the run that decays (wsd)")
-    max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row that are skipped before stopping")
+    max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row that are skipped")
+    max_rollbacks: int = Field(
+        2, ge=0, description="returns to the last good checkpoint after more of them, past their batches; then it stops"
+    )
 
 
 class CheckpointConfig(Section):

@@ -26,6 +26,14 @@ from rlpt.training.figures import training_figures
 from rlpt.training.memory import memory_rows
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.resume import RunFolder
+from rlpt.training.rollback import (
+    Rollback,
+    add_rollback,
+    cannot_go_back,
+    nonfinite_alert,
+    rollbacks_until,
+    with_cursors,
+)
 from rlpt.training.runtime import Runtime
 from rlpt.training.schedule import Schedule, StepPlan, update_signal
 from rlpt.training.shadow import NAMES, Shadow
@@ -81,7 +89,15 @@ class Trainer:
             if self.shadow is not None:
                 self.shadow.prepare()
             return None
+        self._take_up(saved)
+        return self.state.step
+
+    def _take_up(self, saved: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint's state, whose weights are loaded; past what rollbacks to it leave out."""
         self.state = TrainState.from_json(saved)
+        state, known = self.state, self.runtime.on_primary(self._rollbacks)
+        if len(known) > state.rollbacks:
+            state.sources, state.rollbacks = with_cursors(state.sources, known[-1]), len(known)
         self.keeper.drop_others(NAMES if self.shadow is not None else ())
         for name, stream in self.streams.items():
             if name in self.state.sources:
@@ -90,7 +106,9 @@ class Trainer:
             self.shadow.load_state_dict(self.state.shadow)
         elif self.shadow is not None:  # the run has become a bilevel one: its shadow starts here
             self.shadow.prepare()
-        return self.state.step
+
+    def _rollbacks(self) -> list[Rollback]:
+        return rollbacks_until(self.config.directory, self.state.step, self.state.rollbacks)
 
     def fit(self) -> None:
         """Trains to the last step, evaluates, and leaves `summary.json`."""
@@ -131,14 +149,12 @@ class Trainer:
         self._evaluate()
 
     def _loop(self) -> None:
-        config, state = self.config, self.state
-        throughput = Throughput(config.schedule.steps, state.seconds, max_seconds=config.schedule.max_seconds)
-        if state.step == 0:
+        if self.state.step == 0:
             self._prepare()
             self._evaluate()
-        throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
-        is_over = False
+        throughput, is_over = self._throughput(), False
         while not is_over:
+            state = self.state
             plan = self.schedule.plan(state.step, state.signal)
             self.keeper.before_step(plan.step)
             self.watchdog.enter("rollout", plan.step + 1)
@@ -152,9 +168,20 @@ class Trainer:
             throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
             state.seconds = throughput.seconds
             self._log(self._row(plan, batches, result) | throughput.metrics())
+            self._tell_nonfinite(result)
+            if state.skipped_steps > self.config.schedule.max_skipped_steps:
+                self._roll_back(result)
+                throughput = self._throughput()
+                continue
             is_over = self._is_over()
-            self._after_step(result, is_over)
+            self._after_step(is_over)
         self._finish()
+
+    def _throughput(self) -> Throughput:
+        schedule, state = self.config.schedule, self.state
+        throughput = Throughput(schedule.steps, state.seconds, max_seconds=schedule.max_seconds)
+        throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
+        return throughput
 
     def _is_over(self) -> bool:
         """The same on every rank: clocks differ, so they agree on the time."""
@@ -192,6 +219,8 @@ class Trainer:
         state = self.state
         state.step = plan.step + 1
         state.skipped_steps = state.skipped_steps + 1 if result.skipped else 0
+        state.genuine_steps += result.skipped
+        state.transient_steps += result.transient
         for name in batches:
             figures = NO_ROLLOUT | self.streams[name].source.metrics()
             passes = 2 if self.shadow is not None and name == self.shadow.bilevel.lower else 1
@@ -232,6 +261,8 @@ class Trainer:
             row[f"{name}/fingerprint"] = _fingerprint(part)
             row[f"{name}/flops"] = state.accounts[name]["flops"]
             row |= {f"{name}/{key}": value for key, value in self.streams[name].source.metrics().items()}
+        faults = {"genuine": state.genuine_steps, "transient": state.transient_steps, "rollbacks": state.rollbacks}
+        row |= {f"faults/{name}": number for name, number in faults.items() if number}
         return row | result.metrics | ({"skipped": 1} if result.skipped else {})
 
     def _log(self, row: dict[str, Any]) -> None:
@@ -239,16 +270,14 @@ class Trainer:
         if self.progress is not None:
             self.progress.update(row)
 
-    def _after_step(self, result: StepResult, is_last: bool) -> None:
+    def _after_step(self, is_last: bool) -> None:
         config, state = self.config, self.state
-        if result.skipped:
-            self._skipped(result)
         if state.step % config.tracking.episode_interval == 0:
             self._log_episodes()
         interval = config.evaluation.interval
         if is_last or (interval and state.step % interval == 0):
             self._evaluate()
-        if is_last or state.step % config.checkpoint.interval == 0:
+        if is_last or (state.step % config.checkpoint.interval == 0 and not state.skipped_steps):
             self._save()
 
     def _stop(self, plan: StepPlan, batches: Mapping[str, list[Batch]], result: StepResult) -> None:
@@ -261,17 +290,33 @@ class Trainer:
             "mask_sequences, or a higher bound"
         )
 
-    def _skipped(self, result: StepResult) -> None:
-        losses = ", ".join(f"{name} {value}" for name, value in result.losses.items())
-        text = f"step {self.state.step}: loss {losses}, gradient norm {result.gradient_norm}: the update was left out"
-        self.tracker.alert("non-finite step", text)
+    def _tell_nonfinite(self, result: StepResult) -> None:
+        if not (result.skipped or result.transient):
+            return
+        title, text = nonfinite_alert(self.state.step, result)
+        self.tracker.alert(title, text)
         if self.runtime.mesh.is_primary:
             log.warning(text)
-        if self.state.skipped_steps > self.config.schedule.max_skipped_steps:
-            raise TrainingError(
-                f"{text}; that was {self.state.skipped_steps} in a row (schedule.max_skipped_steps="
-                f"{self.config.schedule.max_skipped_steps}): lower optimizer.lr, or resume from an older checkpoint"
-            )
+
+    def _roll_back(self, result: StepResult) -> None:
+        """Back to the last good checkpoint, past the batches since. Raises TrainingError where that is over, too."""
+        left, schedule = self.state, self.config.schedule
+        cursors = {name: stream.source.cursor() for name, stream in self.streams.items()}
+        saved = self.folder.load_last_good() if left.rollbacks < schedule.max_rollbacks else None
+        if saved is None:
+            raise TrainingError(cannot_go_back(left, schedule, result))
+        rollback = Rollback(left.step, saved["step"], cursors)
+        self.runtime.on_primary(lambda: add_rollback(self.config.directory, left.rollbacks, rollback))
+        self._take_up(saved)
+        self.state.wandb_id, self.state.seconds = left.wandb_id, left.seconds
+        self.tracker.rewind(self.state.step)
+        text = (
+            f"step {left.step} was not finite, the {left.skipped_steps}th in a row: back to step {self.state.step}, "
+            f"past the batches since ({self.state.rollbacks} of schedule.max_rollbacks={schedule.max_rollbacks})"
+        )
+        self.tracker.alert("rolled back", text)
+        if self.runtime.mesh.is_primary:
+            log.warning(text)
 
     def _evaluate(self) -> None:
         state = self.state

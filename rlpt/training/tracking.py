@@ -44,6 +44,10 @@ class Tracker(Protocol):
         """Something that a person should look at."""
         ...
 
+    def rewind(self, step: int) -> None:
+        """The run goes on from `step` again; rows of later ones are made anew."""
+        ...
+
     def close(self, exit_code: int = 0) -> None: ...
 
 
@@ -68,6 +72,10 @@ class TrackerGroup:
     def alert(self, title: str, text: str) -> None:
         for tracker in self._trackers:
             tracker.alert(title, text)
+
+    def rewind(self, step: int) -> None:
+        for tracker in self._trackers:
+            tracker.rewind(step)
 
     def close(self, exit_code: int = 0) -> None:
         for tracker in self._trackers:
@@ -100,6 +108,11 @@ class JsonlTracker:
 
     def alert(self, title: str, text: str) -> None:
         self._write("metrics", {"step": self._step, "alert": title, "text": text})
+
+    def rewind(self, step: int) -> None:
+        self.close()
+        self._resumed_step = self._step = step
+        self._open("metrics")
 
     def close(self, exit_code: int = 0) -> None:
         for file in self._files.values():
@@ -168,6 +181,9 @@ class WandbTracker:
 
     def alert(self, title: str, text: str) -> None:
         self._call(lambda run: run.alert(title=title, text=text))
+
+    def rewind(self, step: int) -> None:
+        """Nothing: its rows stay, and `step` is a figure of them."""
 
     def close(self, exit_code: int = 0) -> None:
         self._call(lambda run: run.finish(exit_code=exit_code))
