@@ -75,6 +75,9 @@ class ParallelConfig(Section):
     data: int | None = Field(None, ge=1, description="data-parallel size; default: what the world size leaves")
     sequence_parallel: bool = Field(False, description="split norms and residuals along the sequence over tensor ranks")
     distributed_optimizer: bool = Field(True, description="shard optimizer state over data-parallel ranks")
+    check_replicas_every: int = Field(
+        100, ge=0, description="steps between comparisons of data-parallel replicas, which precede saves too; 0: none"
+    )
 
 
 class DeviceConfig(Section):

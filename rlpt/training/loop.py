@@ -25,6 +25,7 @@ from rlpt.training.accounting import Account, step_account
 from rlpt.training.figures import training_figures
 from rlpt.training.memory import memory_rows
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
+from rlpt.training.replicas import ReplicaCheck
 from rlpt.training.resume import RunFolder
 from rlpt.training.rollback import (
     Rollback,
@@ -66,13 +67,14 @@ class Trainer:
         self.shadow: Shadow | None = None
         if config.bilevel is not None and config.bilevel.meta:
             self.shadow = Shadow(config, self.snapshots, self.optimizer, runtime.mesh)
+        self.replicas = ReplicaCheck(self.optimizer.replicated, runtime.mesh, config.parallel.check_replicas_every)
         self.train_step = TrainStep(
             runtime.policy,
             model,
             self.optimizer,
             objectives,
             {name: objective.stop_above for name, objective in config.objectives.items()},
-            passes=[self.shadow] if self.shadow is not None else [],
+            passes=[*([self.shadow] if self.shadow is not None else []), self.replicas],
         )
         self.schedule = Schedule(config)
         self.state = TrainState()
@@ -336,6 +338,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.watchdog.enter("save", self.state.step)
+        self.replicas.before_save(self.state.step)
         self.state.sources = source_states(self.streams)
         self.state.snapshots = self.snapshots.names()
         self.state.shadow = {} if self.shadow is None else self.shadow.state_dict()

@@ -93,8 +93,28 @@ def arm(point: str, trainer: Any) -> None:
         before(Optimizer, "step", lambda: trainer.resumed_step is None and state.step == 4)
     elif point == "before summary":
         before(loop, "write_summary")
+    elif point == "flipped bit" and trainer.runtime.device.rank == 1:
+        flip(trainer, Optimizer, "step", lambda: state.step == 2)
+    elif point == "flipped bit while it plays" and trainer.runtime.device.rank == 1:
+        flip(trainer, loop.Trainer, "_take", lambda: state.step == 3)
     else:
-        assert point == "none", point
+        assert point == "none" or point.startswith("flipped"), point
+
+
+def flip(trainer: Any, owner: Any, name: str, is_due: Callable[[], bool]) -> None:
+    """The lowest bit of one weight changes when `owner.name` has done its work."""
+    import torch
+
+    original = getattr(owner, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if is_due():
+            weight = dict(trainer.runtime.policy.gpt.named_parameters())["decoder.final_layernorm.weight"]
+            weight.data.view(torch.int32)[3] ^= 1
+        return result
+
+    setattr(owner, name, call)
 
 
 def half_a_row(tracking: Any) -> None:

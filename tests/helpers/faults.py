@@ -13,13 +13,15 @@ from rlpt.config import dump_config, load_config
 
 SHORT = (  # an epoch of its corpus ends within the third step
     *("schedule.steps=6", "checkpoint.interval=2", "checkpoint.keep_last=1", "evaluation.interval=3"),
-    *("tracking.episode_interval=2", "evaluation.problems=2", "objectives.text.source.blend=[{path: %s}]"),
+    *("tracking.episode_interval=3", "evaluation.problems=2", "objectives.text.source.blend=[{path: %s}]"),
 )
 ALONE = (  # points at which faulty.py kills one rank that is all there is
     *("rollout", "after backward", "after update", "half a row", "while pruning", "evaluation", "epoch"),
     *("after resume", "before summary"),
 )
 TOGETHER = ("half a save", "before manifest", "before latest")  # two tensor ranks
+
+FLIPS = {"flipped bit": False, "flipped bit while it plays": True}  # point -> whether the optimizer is distributed
 
 
 def write_short_run(config: Path, *overrides: str) -> Path:
