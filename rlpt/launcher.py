@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rlpt.errors import FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE
+from rlpt.errors import FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE, TryAgainError
 from rlpt.launch.spec import default_environment
 
 POLL_SECONDS = 0.2
@@ -110,8 +110,10 @@ def shell_code(returncode: int) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """torchrun's arguments -> exit code."""
+    from torch.distributed import DistNetworkError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import parse_args, run
 
     for name, value in default_environment()["all"].items():
@@ -128,6 +130,11 @@ def main(arguments: Sequence[str]) -> int:
         return shell_code(failure.exitcode)
     except SignalException as error:
         return 128 + int(error.sigval)
+    except (DistNetworkError, RendezvousError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        where = "is the port of the rendezvous free, does its host answer"
+        print(f"error: the ranks' launchers do not meet: {cause}; {where}? rlpt doctor tells", file=sys.stderr)
+        return TryAgainError.exit_code
     return 0
 
 

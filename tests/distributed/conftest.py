@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.faults import ALONE, FLIPS, TOGETHER, write_short_run
+from helpers.faults import ALONE, FLIPS, SERVICE, TOGETHER, write_short_run
 from helpers.launches import start
 from helpers.runs import write_run
 
@@ -49,6 +49,12 @@ def flipped(config) -> dict[str, Path]:
         )
         for point, distributed in FLIPS.items()
     }
+
+
+@pytest.fixture(scope="session")
+def unserved(config) -> Path:
+    """The folder of the short run's attempts while Weights & Biases breaks."""
+    return _fork_runs(config, 1, list(SERVICE), ["tracking.wandb=offline"], "unserved")
 
 
 def _fork_runs(config: Path, ranks: int, points: list[str], overrides: list[str], name: str) -> Path:

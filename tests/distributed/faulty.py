@@ -97,6 +97,8 @@ def arm(point: str, trainer: Any) -> None:
         flip(trainer, Optimizer, "step", lambda: state.step == 2)
     elif point == "flipped bit while it plays" and trainer.runtime.device.rank == 1:
         flip(trainer, loop.Trainer, "_take", lambda: state.step == 3)
+    elif point in ("service killed", "service without disk"):
+        break_service(loop, point == "service killed")
     else:
         assert point == "none" or point.startswith("flipped"), point
 
@@ -115,6 +117,26 @@ def flip(trainer: Any, owner: Any, name: str, is_due: Callable[[], bool]) -> Non
         return result
 
     setattr(owner, name, call)
+
+
+def break_service(loop: Any, is_killed: bool) -> None:
+    """After the third row: the processes of wandb below this one are killed, or no file of theirs may grow any more."""
+    import psutil
+
+    log, rows = loop.Trainer._log, []
+
+    def count(trainer: Any, row: Any) -> None:
+        log(trainer, row)
+        rows.append(row)
+        if len(rows) == 3:
+            found = [
+                one for one in psutil.Process().children(recursive=True) if "wandb-core" in " ".join(one.cmdline())
+            ]
+            assert found
+            for one in found:
+                one.kill() if is_killed else one.rlimit(psutil.RLIMIT_FSIZE, (1, 1))
+
+    loop.Trainer._log = count
 
 
 def half_a_row(tracking: Any) -> None:

@@ -23,6 +23,8 @@ TOGETHER = ("half a save", "before manifest", "before latest")  # two tensor ran
 
 FLIPS = {"flipped bit": False, "flipped bit while it plays": True}  # point -> whether the optimizer is distributed
 
+SERVICE = ("service killed", "service without disk")  # of Weights & Biases
+
 
 def write_short_run(config: Path, *overrides: str) -> Path:
     """Beside the tiny run at `config`: a configuration of the short one."""
