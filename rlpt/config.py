@@ -75,6 +75,9 @@ class ParallelConfig(Section):
     data: int | None = Field(None, ge=1, description="data-parallel size; default: what the world size leaves")
     sequence_parallel: bool = Field(False, description="split norms and residuals along the sequence over tensor ranks")
     distributed_optimizer: bool = Field(True, description="shard optimizer state over data-parallel ranks")
+    check_replicas_every: int = Field(
+        100, ge=0, description="steps between comparisons of data-parallel replicas, which precede saves too; 0: none"
+    )
 
 
 class DeviceConfig(Section):
@@ -86,6 +89,9 @@ class DeviceConfig(Section):
     )
     timeout_seconds: int = Field(
         600, ge=1, description="time after which a collective that does not finish is an error"
+    )
+    phase_seconds: float = Field(
+        3600, ge=0, description="time that one rollout, step, save or evaluation may take; 0: no limit"
     )
     threads: int = Field(0, ge=0, description="CPU threads a rank; 0: cores divided by the ranks of this host")
 
@@ -119,7 +125,10 @@ class ScheduleConfig(Section):
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
     decay: Literal["cosine", "wsd", "constant"] = Field("cosine", description="wsd: warm-up, stable, decay")
     wsd_decay_fraction: float = Field(0.2, gt=0, le=1, description="last part of the run that decays (wsd)")
-    max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row that are skipped before stopping")
+    max_skipped_steps: int = Field(5, ge=0, description="non-finite steps in a row that are skipped")
+    max_rollbacks: int = Field(
+        2, ge=0, description="returns to the last good checkpoint after more of them, past their batches; then it stops"
+    )
 
 
 class CheckpointConfig(Section):

@@ -32,6 +32,12 @@ class CheckpointError(UserError, RuntimeError):
     exit_code = 4
 
 
+class TryAgainError(UserError, RuntimeError):
+    """What a new start from the newest checkpoint mends: a rank that hangs or is gone, a replica that is damaged."""
+
+    exit_code = 75
+
+
 class TrainingError(UserError, RuntimeError):
     """Training that must not go on (for instance: the loss stayed non-finite); do not requeue."""
 

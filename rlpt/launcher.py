@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rlpt.errors import FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE
+from rlpt.errors import FATAL_EXIT_CODES, PREEMPTED_EXIT_CODE, TryAgainError
 from rlpt.launch.spec import default_environment
 from rlpt.training.preemption import HURRY_SECONDS, die_with_parent, ignore_signals
 
@@ -129,10 +129,14 @@ def shell_code(returncode: int) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """torchrun's arguments -> exit code."""
+    from torch.distributed import DistNetworkError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import parse_args, run
 
+    for name, value in default_environment()["all"].items():
+        os.environ.setdefault(name, value)
     # What it logs about a rank that failed, the lines below say shorter and with the exit code.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     logging.getLogger("torch.distributed.elastic.agent.server.api").setLevel(logging.ERROR)  # what signal came
@@ -152,6 +156,11 @@ def main(arguments: Sequence[str]) -> int:
     except SignalException as error:
         alike = set(ranks_codes)
         return alike.pop() if alike in ({0}, {PREEMPTED_EXIT_CODE}) else 128 + int(error.sigval)
+    except (DistNetworkError, RendezvousError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        where = "is the port of the rendezvous free, does its host answer"
+        print(f"error: the ranks' launchers do not meet: {cause}; {where}? rlpt doctor tells", file=sys.stderr)
+        return TryAgainError.exit_code
     return 0
 
 

@@ -188,6 +188,10 @@ class CorpusSource:
         elif self._options.phases:  # a checkpoint from before there were any: nothing of the past is owed
             counter.due, counter.since = [float(count) for count in counter.counts], sum(counter.counts)
 
+    def cursor(self) -> dict[str, Any]:
+        """See `BatchSource`."""
+        return self.state_dict()
+
     def _tokens(self) -> list[int]:
         return [stream.shard.num_tokens for stream in self._streams.values()]
 

@@ -159,6 +159,14 @@ def fetch(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
     return wait
 
 
+def peers_lost(error: BaseException) -> bool:
+    """Whether an error says that a collective failed because of other ranks: one is gone, or did not come in time."""
+    signs = ("gloo", "pair closure", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign.lower() in str(error).lower() for sign in signs)
+
+
 def leave() -> None:
     """Leaves the process group."""
     if dist.is_initialized():

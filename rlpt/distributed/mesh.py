@@ -105,7 +105,7 @@ def init_mesh(config: Config, device: Device) -> Mesh:
         tensor_model_parallel_size=config.parallel.tensor,
         pipeline_model_parallel_size=config.parallel.pipeline,
         create_gloo_process_groups=device.kind == "gpu",
-        distributed_timeout_minutes=max(1, config.device.timeout_seconds // 60),
+        distributed_timeout_minutes=config.device.timeout_seconds / 60,  # a timedelta takes fractions
     )
     return Mesh(
         tensor=Axis(

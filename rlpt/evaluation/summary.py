@@ -142,6 +142,14 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     return path
 
 
+def summarised_steps(run_dir: Path) -> int | None:
+    """Steps of the run that `summary.json` sums up; None where there is none that can be read."""
+    try:
+        return int(json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def evaluation_table(evaluations: Sequence[Evaluation]) -> Group:
     """Rich tables of the last evaluation beside the first one: text, then a line a task; and, where there are thoughts,
     what these look like."""

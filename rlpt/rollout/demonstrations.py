@@ -120,3 +120,7 @@ class DemonstrationSource:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was taken."""
         self.problems_drawn = state["problems_drawn"]
+
+    def cursor(self) -> dict[str, Any]:
+        """See `BatchSource`."""
+        return self.state_dict()

@@ -70,3 +70,7 @@ class EvidenceSource:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing to restore: it follows the other source."""
+
+    def cursor(self) -> dict[str, Any]:
+        """See `BatchSource`."""
+        return {}

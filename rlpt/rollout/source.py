@@ -338,6 +338,10 @@ class EpisodeSource:
         if self.memory is not None and "memory" in state:
             self.memory.load_state_dict(state["memory"])
 
+    def cursor(self) -> dict[str, Any]:
+        """See `BatchSource`."""
+        return {"problems_drawn": self.problems_drawn}
+
 
 def _by_problem(episodes: list[Episode], what: Callable[[Episode], Iterable[Any]]) -> list[list[Any]]:
     """What there is of this rank's episodes, by problem."""

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,13 @@ def find_latest(run_dir: Path) -> Path | None:
     for partial in root.glob("*.tmp"):
         log.warning("%s was never finished; the run starts at step 0", partial)
     return None
+
+
+def good_checkpoints(run_dir: Path) -> Iterator[Path]:
+    """A run's good checkpoints, the newest first. Reads and hashes files: call it on one rank."""
+    for folder in sorted(_folders(run_dir / "checkpoints"), key=_step, reverse=True):
+        if fault(folder) is None:
+            yield folder
 
 
 def _folders(root: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from rlpt.evaluation.summary import (
     figure,
     print_evaluation,
     summarise,
+    summarised_steps,
     write_evaluations,
     write_summary,
 )
@@ -26,7 +26,17 @@ from rlpt.training.figures import training_figures
 from rlpt.training.memory import memory_rows
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.preemption import StopRequest, remove_marker, signal_name, write_marker
+from rlpt.training.replicas import ReplicaCheck
 from rlpt.training.resume import RunFolder
+from rlpt.training.rollback import (
+    Rollback,
+    add_rollback,
+    cannot_go_back,
+    nonfinite_alert,
+    rollbacks_until,
+    with_cursors,
+)
+from rlpt.training.rows import log_episodes, step_row
 from rlpt.training.runtime import Runtime
 from rlpt.training.schedule import Schedule, StepPlan, update_signal
 from rlpt.training.shadow import NAMES, Shadow
@@ -36,6 +46,7 @@ from rlpt.training.step import StepResult, TrainStep
 from rlpt.training.stopping import write_worst_rows
 from rlpt.training.throughput import Throughput
 from rlpt.training.tracking import ProgressPrinter, open_trackers, wandb_run_id
+from rlpt.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 NO_ROLLOUT = {"episodes": 0.0, "tokens": 0.0, "prompt_tokens": 0.0, "scored_tokens": 0.0}  # of text
@@ -69,18 +80,22 @@ class Trainer:
         self.shadow: Shadow | None = None
         if config.bilevel is not None and config.bilevel.meta:
             self.shadow = Shadow(config, self.snapshots, self.optimizer, runtime.mesh)
+        self.replicas = ReplicaCheck(self.optimizer.replicated, runtime.mesh, config.parallel.check_replicas_every)
         self.train_step = TrainStep(
             runtime.policy,
             model,
             self.optimizer,
             objectives,
             {name: objective.stop_above for name, objective in config.objectives.items()},
-            passes=[self.shadow] if self.shadow is not None else [],
+            passes=[*([self.shadow] if self.shadow is not None else []), self.replicas],
         )
         self.schedule = Schedule(config)
         self.state = TrainState()
         self.folder = RunFolder(runtime, self.optimizer, self.snapshots)
         self.resumed_step = self._restore(resume)
+        device = config.device
+        ranks = (runtime.device.rank, runtime.device.world_size)
+        self.watchdog = Watchdog(config.directory, *ranks, device.timeout_seconds, device.phase_seconds)
 
     def _restore(self, resume: bool | None) -> int | None:
         saved = self.folder.load(resume)
@@ -89,7 +104,15 @@ class Trainer:
             if self.shadow is not None:
                 self.shadow.prepare()
             return None
+        self._take_up(saved)
+        return self.state.step
+
+    def _take_up(self, saved: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint's state, whose weights are loaded; past what rollbacks to it leave out."""
         self.state = TrainState.from_json(saved)
+        state, known = self.state, self.runtime.on_primary(self._rollbacks)
+        if len(known) > state.rollbacks:
+            state.sources, state.rollbacks = with_cursors(state.sources, known[-1]), len(known)
         self.keeper.drop_others(NAMES if self.shadow is not None else ())
         for name, stream in self.streams.items():
             if name in self.state.sources:
@@ -98,7 +121,9 @@ class Trainer:
             self.shadow.load_state_dict(self.state.shadow)
         elif self.shadow is not None:  # the run has become a bilevel one: its shadow starts here
             self.shadow.prepare()
-        return self.state.step
+
+    def _rollbacks(self) -> list[Rollback]:
+        return rollbacks_until(self.config.directory, self.state.step, self.state.rollbacks)
 
     def fit(self) -> int:
         """Trains to the last step, evaluates, and leaves `summary.json`; returns 0.
@@ -110,10 +135,7 @@ class Trainer:
             remove_marker(config.directory)
         if self._due().is_last:
             if primary:
-                print(
-                    f"{config.directory} has finished after {state.step} steps; raise schedule.steps (or "
-                    "schedule.max_seconds) or change the name"
-                )
+                self._close_finished()
             return 0
         if primary:
             state.wandb_id = wandb_run_id(config.directory, state.wandb_id)
@@ -122,7 +144,8 @@ class Trainer:
         self.progress = ProgressPrinter(config.schedule.steps, config.tracking.log_interval) if primary else None
         exit_code = 1
         try:
-            exit_code = self._loop()
+            with self.watchdog.guard():
+                exit_code = self._loop()
         finally:
             if self.progress is not None:
                 self.progress.close()
@@ -131,25 +154,38 @@ class Trainer:
             self.runtime.mesh.barrier()  # the first rank that leaves takes the others with it
         return exit_code
 
+    def _close_finished(self) -> None:
+        """On the primary: says that there is nothing to train, and writes the summary where the run ended before it."""
+        print(
+            f"{self.config.directory} has finished after {self.state.step} steps; raise schedule.steps (or "
+            "schedule.max_seconds) or change the name"
+        )
+        if summarised_steps(self.config.directory) != self.state.step:
+            state = self.state
+            self.tracker = open_trackers(self.config, self.config.directory, True, state.step, state.wandb_id)
+            self._finish()
+            self.tracker.close(0)
+
     def evaluate(self) -> None:
         """Evaluates the present weights and writes `evaluation.json`; nothing is trained or tracked."""
         self.tracker = open_trackers(self.config, self.config.directory, is_primary=False)
         self._evaluate()
 
     def _loop(self) -> int:
-        config, state = self.config, self.state
-        throughput = Throughput(config.schedule.steps, state.seconds, max_seconds=config.schedule.max_seconds)
-        if state.step == 0:
+        if self.state.step == 0:
             self._prepare()
         due = Due(0, is_last=False)
         if self._evaluation_is_due():
             self._evaluate()
             due = self._due()
-        throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
+        throughput = self._throughput()
         while not due.is_last and not due.stop:
+            state = self.state
             plan = self.schedule.plan(state.step, state.signal)
             self.keeper.before_step(plan.step)
+            self.watchdog.enter("rollout", plan.step + 1)
             batches = self._take(plan)
+            self.watchdog.enter("step", plan.step + 1)
             result = self.train_step(batches, plan, self._compares_gradients(plan.step))
             if result.stopped:
                 self._stop(plan, batches, result)
@@ -157,8 +193,13 @@ class Trainer:
             self._account(plan, batches, result)
             throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
             state.seconds = throughput.seconds
-            self._log(self._row(plan, batches, result) | throughput.metrics())
-            due = self._after_step(result, self._due())
+            self._log(step_row(state, plan, batches, result, self.streams) | throughput.metrics())
+            self._tell_nonfinite(result)
+            if state.skipped_steps > self.config.schedule.max_skipped_steps:
+                self._roll_back(result)
+                throughput = self._throughput()
+                continue
+            due = self._after_step(self._due())
         if not due.is_last:
             return self._leave(due.stop)
         self._finish()
@@ -187,6 +228,12 @@ class Trainer:
             write_marker(self.config.directory, state.step, number)
             print(f"{signal_name(number)}: ended after step {state.step}; the same command goes on from there")
         return PREEMPTED_EXIT_CODE
+
+    def _throughput(self) -> Throughput:
+        schedule, state = self.config.schedule, self.state
+        throughput = Throughput(schedule.steps, state.seconds, max_seconds=schedule.max_seconds)
+        throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
+        return throughput
 
     def _prepare(self) -> None:
         """What there is to say before the first step: memory, and what the sources expect."""
@@ -217,6 +264,8 @@ class Trainer:
         state = self.state
         state.step = plan.step + 1
         state.skipped_steps = state.skipped_steps + 1 if result.skipped else 0
+        state.genuine_steps += result.skipped
+        state.transient_steps += result.transient
         for name in batches:
             figures = NO_ROLLOUT | self.streams[name].source.metrics()
             passes = 2 if self.shadow is not None and name == self.shadow.bilevel.lower else 1
@@ -238,46 +287,24 @@ class Trainer:
             if gate is not None and "signal" in figures:
                 state.signal[name] = update_signal(state.signal.get(name), figures["signal"], gate.decay)
 
-    def _row(self, plan: StepPlan, batches: Mapping[str, list[Batch]], result: StepResult) -> dict[str, Any]:
-        state = self.state
-        row: dict[str, Any] = {
-            "step": state.step,
-            "tokens": state.text_tokens,
-            "episodes": state.episodes,
-            "rollout_tokens": state.rollout_tokens,
-            "lr": plan.lr,
-            "gradient_norm": result.gradient_norm,
-            "seconds": state.seconds,
-        }
-        for name, part in batches.items():
-            row[f"{name}/loss"] = result.losses[name]
-            row[f"{name}/loss_tokens"] = result.tokens[name]
-            row[f"{name}/share"] = plan.shares[name]
-            row[f"{name}/coefficient"] = plan.coefficients[name]
-            row[f"{name}/fingerprint"] = _fingerprint(part)
-            row[f"{name}/flops"] = state.accounts[name]["flops"]
-            row |= {f"{name}/{key}": value for key, value in self.streams[name].source.metrics().items()}
-        return row | result.metrics | ({"skipped": 1} if result.skipped else {})
-
     def _log(self, row: dict[str, Any]) -> None:
         self.tracker.log(row)
         if self.progress is not None:
             self.progress.update(row)
 
-    def _after_step(self, result: StepResult, due: Due) -> Due:
+    def _after_step(self, due: Due) -> Due:
         """What is due after a step; whether the run ends here. Told to stop, it saves at once and evaluates later."""
         config, state = self.config, self.state
-        if result.skipped:
-            self._skipped(result)
         if state.step % config.tracking.episode_interval == 0:
-            self._log_episodes()
+            log_episodes(self.tracker, self.streams)
         if due.is_last or due.stop or not due.is_writing:
             self.folder.store.finish()
         evaluates = due.is_last or (self._evaluation_is_due() and not due.stop)
         if evaluates:
             self._evaluate()
         is_best = evaluates and state.best is not None and state.best.step == state.step
-        saves = due.is_last or due.stop or due.saves or is_best or state.step % config.checkpoint.interval == 0
+        wanted = due.saves or is_best or state.step % config.checkpoint.interval == 0
+        saves = due.is_last or due.stop or (wanted and not state.skipped_steps)
         if saves:
             self._save(in_background=config.checkpoint.asynchronous and not (due.is_last or due.stop))
         if due.is_last or due.stop or not (evaluates or saves):
@@ -300,21 +327,38 @@ class Trainer:
             "mask_sequences, or a higher bound"
         )
 
-    def _skipped(self, result: StepResult) -> None:
-        losses = ", ".join(f"{name} {value}" for name, value in result.losses.items())
-        text = f"step {self.state.step}: loss {losses}, gradient norm {result.gradient_norm}: the update was left out"
-        self.tracker.alert("non-finite step", text)
+    def _tell_nonfinite(self, result: StepResult) -> None:
+        if not (result.skipped or result.transient):
+            return
+        title, text = nonfinite_alert(self.state.step, result)
+        self.tracker.alert(title, text)
         if self.runtime.mesh.is_primary:
             log.warning(text)
-        if self.state.skipped_steps > self.config.schedule.max_skipped_steps:
-            self.folder.store.finish()
-            raise TrainingError(
-                f"{text}; that was {self.state.skipped_steps} in a row (schedule.max_skipped_steps="
-                f"{self.config.schedule.max_skipped_steps}): lower optimizer.lr, or resume from an older checkpoint"
-            )
+
+    def _roll_back(self, result: StepResult) -> None:
+        """Back to the last good checkpoint, past the batches since. Raises TrainingError where that is over, too."""
+        left, schedule = self.state, self.config.schedule
+        self.folder.store.finish()
+        cursors = {name: stream.source.cursor() for name, stream in self.streams.items()}
+        saved = self.folder.load_last_good() if left.rollbacks < schedule.max_rollbacks else None
+        if saved is None:
+            raise TrainingError(cannot_go_back(left, schedule, result))
+        rollback = Rollback(left.step, saved["step"], cursors)
+        self.runtime.on_primary(lambda: add_rollback(self.config.directory, left.rollbacks, rollback))
+        self._take_up(saved)
+        self.state.wandb_id, self.state.seconds = left.wandb_id, left.seconds
+        self.tracker.rewind(self.state.step)
+        text = (
+            f"step {left.step} was not finite, the {left.skipped_steps}th in a row: back to step {self.state.step}, "
+            f"past the batches since ({self.state.rollbacks} of schedule.max_rollbacks={schedule.max_rollbacks})"
+        )
+        self.tracker.alert("rolled back", text)
+        if self.runtime.mesh.is_primary:
+            log.warning(text)
 
     def _evaluate(self) -> None:
         state = self.state
+        self.watchdog.enter("evaluation", state.step)
         evaluation = self.suite(state.step, state.text_tokens)
         state.evaluations = add_evaluation(state.evaluations, evaluation)
         wanted = self.config.checkpoint.keep_best
@@ -329,29 +373,13 @@ class Trainer:
             print_evaluation(state.evaluations)
 
     def _save(self, in_background: bool = False) -> None:
+        self.watchdog.enter("save", self.state.step)
+        self.replicas.before_save(self.state.step)
         self.state.sources = source_states(self.streams)
         self.state.snapshots = self.snapshots.names()
         self.state.shadow = {} if self.shadow is None else self.shadow.state_dict()
         best = self.state.best
-        best_step = None if best is None else best.step
-        self.folder.save(self.state.step, self.state.to_json(), best_step, in_background)
-
-    def _log_episodes(self) -> None:
-        rows, levels = [], []
-        for name, stream in self.streams.items():
-            if (curriculum := getattr(stream.source, "curriculum", None)) is not None:
-                levels += [(name, *row) for row in curriculum.table()]
-            for episode in getattr(stream.source, "last_episodes", []):
-                first = episode.trajectories[0]
-                problem = episode.problem
-                asked = (name, problem.task, problem.level, problem.prompt, problem.answer)
-                rows.append((*asked, episode.text, first.reward, first.advantage, first.truncated))
-        columns = ["objective", "task", "level", "prompt", "answer", "completion", "reward", "advantage", "truncated"]
-        if rows:
-            self.tracker.table("play_episodes", columns, rows)
-        if levels:
-            columns = ["objective", "task", "level", "is_current", "attempts", "success", "learning"]
-            self.tracker.table("curriculum", columns, levels)
+        self.folder.save(self.state.step, self.state.to_json(), None if best is None else best.step, in_background)
 
     def _finish(self) -> None:
         state = self.state
@@ -370,12 +398,3 @@ class Trainer:
         self.tracker.summary(summary)
         if self.runtime.mesh.is_primary:
             write_summary(self.config.directory, summary)
-
-
-def _fingerprint(batches: list[Batch]) -> str:
-    """16 hex digits of the rows' tokens, labels and loss mask: two runs that read the same data log the same."""
-    digest = hashlib.blake2b(digest_size=8)
-    for batch in batches:
-        for tensor in (batch.tokens, batch.labels, batch.loss_mask):
-            digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()

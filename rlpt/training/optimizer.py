@@ -167,6 +167,22 @@ class Optimizer:
                     held[storage._cdata] = storage.nbytes()
         return sum(held.values())
 
+    def replicated(self) -> dict[str, Tensor]:
+        """Weights by name, and the optimizer's state where each data-parallel replica holds it whole."""
+        found = {name: one.data for name, one in self.model.module.named_parameters()}
+        for number, part in enumerate(self._parts()):
+            if isinstance(part, DistributedOptimizer):
+                continue
+            known = {one.data_ptr() for one in found.values()}
+            masters = [one for group in part.optimizer.param_groups for one in group["params"]]
+            for place, master in enumerate(masters):
+                name = f"optimizer {number}, parameter {place}"
+                if master.data_ptr() not in known:
+                    found[f"{name}: weights"] = master.data
+                for key, one in sorted(part.optimizer.state.get(master, {}).items()):
+                    found[f"{name}: {key}"] = one
+        return found
+
     def reload_weights(self) -> None:
         """To be called after the weights were set from outside: its master weights (of bfloat16) become theirs."""
         with self.device.megatron():

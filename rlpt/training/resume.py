@@ -18,7 +18,7 @@ from rlpt.errors import CheckpointError, ConfigError, UserError
 from rlpt.evaluation.summary import write_json
 from rlpt.models.lora import is_adapter
 from rlpt.models.snapshots import Snapshots
-from rlpt.training.checkpoint import CheckpointStore, find_latest
+from rlpt.training.checkpoint import CheckpointStore, find_latest, good_checkpoints
 from rlpt.training.checkpoint_files import CheckpointMeta, fault, read_meta
 from rlpt.training.checkpoint_weights import load_weights, plan_weights, stored_names
 from rlpt.training.optimizer import Optimizer
@@ -53,8 +53,24 @@ class RunFolder:
         found: str | None = self.runtime.on_primary(lambda: self._open(resume))
         if found is None:
             return None
-        folder = Path(found)
+        return self._read(Path(found))
+
+    def load_last_good(self) -> dict[str, Any] | None:
+        """The same in the midst of a run, of the newest good checkpoint that is not itself of a row of non-finite
+        steps; None where there is none, and nothing has changed."""
+        found: str | None = self.runtime.on_primary(self._last_good)
+        return None if found is None else self._read(Path(found))
+
+    def _last_good(self) -> str | None:
+        for folder in good_checkpoints(self.path):
+            if not self.store.load_state(folder, self.meta)["skipped_steps"]:
+                return str(folder)
+        return None
+
+    def _read(self, folder: Path) -> dict[str, Any]:
         state: dict[str, Any] = self.runtime.on_primary(lambda: self.store.load_state(folder, self.meta))
+        for name in set(self.snapshots.names()) - set(state["snapshots"]):
+            self.snapshots.drop(name)
         for name in state["snapshots"]:
             self.snapshots.take(name)  # makes room; filled below
         loaded = load_weights(folder / "weights", self._sharded_state(is_loading=True))

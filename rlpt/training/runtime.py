@@ -15,9 +15,9 @@ from rlpt import registry
 from rlpt.algorithms.base import Algorithm
 from rlpt.config import Config, check_vocabulary
 from rlpt.data.tokenizer import RunTokenizer, load_tokenizer
-from rlpt.distributed.device import Device, setup_device
+from rlpt.distributed.device import Device, peers_lost, setup_device
 from rlpt.distributed.mesh import Mesh, init_mesh
-from rlpt.errors import UserError
+from rlpt.errors import TryAgainError, UserError
 from rlpt.models.gpt import build_gpt
 from rlpt.models.policy import Policy
 from rlpt.rollout.chooser import PolicyChooser
@@ -106,8 +106,8 @@ def run_entry(main: Callable[[list[str]], None]) -> None:
         else:
             time.sleep(1.0)  # where all ranks fail alike, rank 0 has spoken and the launcher ends the others by now
             print(f"error on rank {rank}: {error}", file=sys.stderr)
-    except Exception:
-        code = 1
+    except Exception as error:
+        code = TryAgainError.exit_code if peers_lost(error) else 1
         traceback.print_exc()
     if code:
         sys.stdout.flush()

@@ -29,6 +29,9 @@ class TrainState:
     seconds: float = 0.0  # wall clock, all attempts together
     signal: dict[str, float] = field(default_factory=dict)  # objective -> running share of groups with signal
     skipped_steps: int = 0  # non-finite steps in a row
+    genuine_steps: int = 0  # non-finite steps that were so twice, all together
+    transient_steps: int = 0  # those that weren't when they were run again
+    rollbacks: int = 0
     best: Best | None = None
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)  # objective -> its source's state
     snapshots: list[str] = field(default_factory=list)  # names of the weight copies in the checkpoint

@@ -60,7 +60,8 @@ class StepResult:
     tokens: dict[str, int]  # objective -> loss tokens over all ranks
     positions: dict[str, int]  # objective -> positions of its rows over all ranks, padding and prompts included
     gradient_norm: float
-    skipped: bool  # the loss or the gradient was not finite: weights are unchanged
+    skipped: bool  # the loss or the gradient was not finite, twice: weights are unchanged
+    transient: bool = False  # it was not finite, and was when the same batches were run again
     stopped: str = ""  # the figure that is above its bound, and why: weights are unchanged
 
 
@@ -117,6 +118,23 @@ class TrainStep:
         """
         assert self.optimizer is not None, "a step needs an optimizer"
         counts = self.global_counts(batches)
+        losses, metrics, norm, finite = self._gradient(batches, plan, counts, compare_gradients)
+        transient = False
+        if not finite:  # a fault of the hardware does not come back; what comes back is in weights or batches
+            losses, metrics, norm, finite = self._gradient(batches, plan, counts, compare_gradients)
+            transient = finite
+        stopped = self._stopped(metrics | {f"{name}/loss": value for name, value in losses.items()}, counts)
+        if finite and not stopped:
+            self.optimizer.step(plan.lr, plan.weight_decay, norm)
+            for one in self.passes:
+                one.update(plan)
+        return StepResult(losses, metrics, counts.tokens, counts.positions, norm, not finite, transient, stopped)
+
+    def _gradient(
+        self, batches: Batches, plan: StepPlan, counts: Counts, compare_gradients: bool
+    ) -> tuple[dict[str, float], dict[str, float], float, bool]:
+        """The gradient, in the buffers: losses, figures, its norm, and whether all ranks found it finite."""
+        assert self.optimizer is not None
         self.optimizer.zero_grad()
         if compare_gradients:
             sums, diagnostics = self._objective_by_objective(batches, plan, counts)
@@ -127,13 +145,7 @@ class TrainStep:
             metrics |= one.add(self, batches, plan, counts)
         norm = self.optimizer.gradient_norm()
         finite = math.isfinite(norm) and all(math.isfinite(value) for value in losses.values())
-        stopped = self._stopped(metrics | {f"{name}/loss": value for name, value in losses.items()}, counts)
-        if finite and not stopped:
-            self.optimizer.step(plan.lr, plan.weight_decay, norm)
-            for one in self.passes:
-                one.update(plan)
-        figures = metrics | diagnostics
-        return StepResult(losses, figures, counts.tokens, counts.positions, norm, not finite, stopped)
+        return losses, metrics | diagnostics, norm, self.mesh.agree(finite)
 
     def forward_backward(
         self,

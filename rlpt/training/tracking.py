@@ -44,6 +44,10 @@ class Tracker(Protocol):
         """Something that a person should look at."""
         ...
 
+    def rewind(self, step: int) -> None:
+        """The run goes on from `step` again; rows of later ones are made anew."""
+        ...
+
     def close(self, exit_code: int = 0) -> None:
         """The end of this attempt, as its process will tell it."""
         ...
@@ -71,6 +75,10 @@ class TrackerGroup:
         for tracker in self._trackers:
             tracker.alert(title, text)
 
+    def rewind(self, step: int) -> None:
+        for tracker in self._trackers:
+            tracker.rewind(step)
+
     def close(self, exit_code: int = 0) -> None:
         for tracker in self._trackers:
             tracker.close(exit_code)
@@ -80,9 +88,9 @@ class JsonlTracker:
     """`metrics.jsonl`: one JSON object a line, on disk as soon as it is logged. Tables go to `NAME.jsonl`.
 
     A value that isn't finite is null, and the row's `nonfinite` says which and what: {"text/loss": "nan"}.
-    On resume, rows after `resumed_step` are taken out, as the run makes them again, and of that step itself those with
-    the key `again`; a run that starts afresh (None) sets older files aside. Raises TrainingError where a file can't be
-    written.
+    On resume, rows after `resumed_step` and a summary at it are taken out, as the run makes them again, and of that
+    step itself those with the key `again`; a run that starts afresh (None) sets older files aside. Raises TrainingError
+    where a file can't be written.
     """
 
     def __init__(self, run_dir: Path, resumed_step: int | None = None, again: str = "") -> None:
@@ -104,6 +112,11 @@ class JsonlTracker:
 
     def alert(self, title: str, text: str) -> None:
         self._write("metrics", {"step": self._step, "alert": title, "text": text})
+
+    def rewind(self, step: int) -> None:
+        self.close()
+        self._resumed_step = self._step = step
+        self._open("metrics")
 
     def close(self, exit_code: int = 0) -> None:
         for file in self._files.values():
@@ -172,6 +185,9 @@ class WandbTracker:
 
     def alert(self, title: str, text: str) -> None:
         self._call(lambda run: run.alert(title=title, text=text))
+
+    def rewind(self, step: int) -> None:
+        """Nothing: its rows stay, and `step` is a figure of them."""
 
     def close(self, exit_code: int = 0) -> None:
         if exit_code == PREEMPTED_EXIT_CODE:
@@ -354,15 +370,16 @@ def _set_aside(path: Path) -> None:
     path.rename(aside)
 
 
-def _truncate(path: Path, step: int, again: str) -> None:
-    """Rewrites a .jsonl file, in one piece, without rows after `step`, those of `step` that have the key `again`, and
-    lines that aren't whole."""
+def _truncate(path: Path, step: int, again: str = "") -> None:
+    """Rewrites a .jsonl file, in one piece, without rows after `step`, a summary at it, those of `step` that have the
+    key `again`, and lines that aren't whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(path, "rb") as source, open(temporary, "wb") as kept:
         for number, line in enumerate(source, start=1):
             try:
                 row = json.loads(line)
-                wanted = row["step"] < step or (row["step"] == step and not (again and again in row))
+                made_again = "summary" in row or (again and again in row)
+                wanted = row["step"] < step or (row["step"] == step and not made_again)
                 wanted = wanted and line.endswith(b"\n")
             except (ValueError, TypeError, KeyError):
                 log.warning("%s:%d: not a whole row (the run was killed while writing it); dropped", path, number)

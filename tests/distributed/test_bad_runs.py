@@ -78,6 +78,10 @@ CASES = {
                       ["run_dir={bad}/bound", "objectives.play.start_step=1",
                        "objectives.play.stop_above={behavior_kl: 9, largest_ratio: 1.01}",
                        "evaluation.tasks=[]", "evaluation.text=[]"]),
+    "run folder is a file": (2, ["data/train.bin: not a folder that can be written", "set run_dir"],
+                             ["run_dir={bad}/../data/train.bin"]),
+    "run folder can't be made": (2, ["/proc/rlpt: not a folder that can be written", "set run_dir"],
+                                 ["run_dir=/proc/rlpt"]),
     "nothing to start from": (2, ["warm_start=", "neither a run with checkpoints nor a checkpoint"],
                               ["warm_start={bad}/nothing"]),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -71,13 +71,18 @@ class Launch:
 
 def start(arguments: Sequence[str | Path], log: Path, shadow: Path | None = None) -> Launch:
     """Starts `python ARGUMENTS` from the repository's root; output goes to `log`. Packages in `shadow` come first."""
-    mark = uuid.uuid4().hex
     path = [str(ROOT)] if shadow is None else [str(shadow), str(ROOT)]
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path), MARK: mark}
+    return start_command([sys.executable, *map(str, arguments)], log, {"PYTHONPATH": os.pathsep.join(path)})
+
+
+def start_command(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Launch:
+    """Starts any command so; `environment` is added to what there is."""
+    mark = uuid.uuid4().hex
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), MARK: mark, **(environment or {})}
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "RLPT_"))}
     with open(log, "wb") as file:
         process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
+            list(command),
             cwd=ROOT,
             env=clean | own,
             stdin=subprocess.DEVNULL,

@@ -90,8 +90,8 @@ def stop_when(made, part, step):
 
 @pytest.mark.parametrize(
     ("part", "step", "saved"),
-    [("_take", 1, 2), ("_evaluate", 2, 2), ("_save", 2, 2), ("_log_episodes", 2, 2)],
-    ids=["rollout", "evaluation", "save", "tables"],
+    [("_take", 1, 2), ("_evaluate", 2, 2), ("_save", 2, 2), ("_log", 2, 2)],
+    ids=["rollout", "evaluation", "save", "metrics"],
 )
 def test_wherever_the_signal_comes_the_step_is_finished_and_saved_once(tiny, unbroken, part, step, saved):
     name = f"stopped-{part}"

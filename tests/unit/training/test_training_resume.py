@@ -1,5 +1,6 @@
 """Warm starts: another run's weights and nothing else of it, with parts added, and refused where they do not fit."""
 
+import fcntl
 import shutil
 
 import pytest
@@ -119,3 +120,20 @@ def test_a_warm_start_that_does_not_fit_is_refused(tiny, plain, source, given, o
     started = trainer(tiny, "refused", *SMALL, "objectives.text=null", *overrides, f"warm_start={folder / given}")
     with pytest.raises(error, match=message), started:
         pass
+
+
+def test_a_second_trainer_of_a_run_is_refused(tiny):
+    folder = tiny.parent / "twice"
+    folder.mkdir()
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"twice: another run is training there; give this one another name"):
+            trainer(tiny, "twice", *SMALL).__enter__()
+    assert list(folder.iterdir()) == [folder / ".lock"]
+
+
+def test_a_resume_with_another_seed_is_refused(tiny):
+    with trainer(tiny, "seeded", *SMALL, "schedule.steps=1") as made:
+        made.fit()
+    with pytest.raises(CheckpointError, match=r"the checkpoint's seed is 1, this run's is 2"):
+        trainer(tiny, "seeded", *SMALL, "schedule.steps=2", "seed=2", resume=True).__enter__()

@@ -157,6 +157,22 @@ def test_a_run_that_breaks_later_is_left_alone_after_three_failures(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
+def test_online_without_a_key_is_one_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "service"))
+    with caplog.at_level(logging.WARNING):
+        tracker = open_trackers(config(wandb="online"), tmp_path, is_primary=True)
+        for step in range(5):
+            tracker.log({"step": step})
+        tracker.close()
+    assert caplog.text.count("wandb failed") == 1
+    written = rows(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in written if "alert" not in row] == list(range(5))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 def test_offline_run_leaves_a_file_and_keeps_its_id(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
