@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rlpt.config_files import apply_overrides, load_yaml
+from rlpt.config_files import apply_overrides, as_written, load_yaml, unknown_keys
 from rlpt.config_objectives import BilevelConfig, ObjectiveConfig, Section, SnapshotConfig, Spec
 from rlpt.errors import ConfigError
 from rlpt.registry import describe, suggest
@@ -357,49 +357,15 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
 
 def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Config:
     """A mapping -> Config, all errors reported together with near names for unknown keys."""
-    unknown = list(_unknown_keys(Config, values, ""))
+    unknown = list(unknown_keys(Config, values, ""))
     try:
         config = Config.model_validate(dict(values))
     except ValidationError as error:
         known_bad = {line.split(":")[0] for line in unknown}
-        lines = _as_written(describe(error).splitlines())
+        lines = as_written(describe(error).splitlines())
         others = [line for line in lines if line.split(":")[0] not in known_bad]
         raise ConfigError("\n".join([f"{source}:", *unknown, *others])) from None
     return config
-
-
-def _as_written(lines: list[str]) -> list[str]:
-    """Of pydantic's lines for a value that may be a number or a ramp, those of what was written, by its own key."""
-    keys = [line.partition(":")[0] for line in lines]
-    ramps = {key.partition(".Ramp.")[0] for key in keys if ".Ramp." in key}
-    kept = []
-    for key, line in zip(keys, lines):
-        number = key.removesuffix(".float")
-        if key.endswith(".Ramp") or (key != number and number in ramps):
-            continue
-        kept.append(number.replace(".Ramp.", ".") + line.removeprefix(key))
-    return kept
-
-
-def _unknown_keys(section: type[BaseModel], values: Any, prefix: str) -> Iterable[str]:
-    if not isinstance(values, Mapping):
-        return
-    fields = section.model_fields
-    for key, value in values.items():
-        if key not in fields:
-            yield f"{prefix}{key}: unknown key{suggest(f'{prefix}{key}', [prefix + field for field in fields])}"
-            continue
-        annotation = fields[key].annotation
-        inner = next((one for one in (annotation, *get_args(annotation)) if _is_section(one)), None)
-        if inner is not None and get_origin(annotation) is dict and isinstance(value, Mapping):
-            for name, item in value.items():
-                yield from _unknown_keys(inner, item, f"{prefix}{key}.{name}.")
-        elif inner is not None:
-            yield from _unknown_keys(inner, value, f"{prefix}{key}.")
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def dump_config(config: Config) -> str:

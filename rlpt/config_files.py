@@ -1,13 +1,14 @@
-"""YAML files -> plain values: `base:` lists laid underneath, dotted overrides on top, twice-given keys refused."""
+"""YAML files -> plain values: `base:` lists underneath, dotted overrides on top, twice-given and unknown keys refused."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
 
 from rlpt.errors import ConfigError
 from rlpt.registry import suggest
@@ -111,3 +112,38 @@ def _assign(node: Any, path: list[str], value: Any, key: str) -> Any:
     result = dict(node or {})
     result[head] = _assign(result.get(head), rest, value, key) if rest else value
     return result
+
+
+def as_written(lines: list[str]) -> list[str]:
+    """Of pydantic's lines for a value that may be a number or a ramp, those of what was written, by its own key."""
+    keys = [line.partition(":")[0] for line in lines]
+    ramps = {key.partition(".Ramp.")[0] for key in keys if ".Ramp." in key}
+    kept = []
+    for key, line in zip(keys, lines):
+        number = key.removesuffix(".float")
+        if key.endswith(".Ramp") or (key != number and number in ramps):
+            continue
+        kept.append(number.replace(".Ramp.", ".") + line.removeprefix(key))
+    return kept
+
+
+def unknown_keys(section: type[BaseModel], values: Any, prefix: str) -> Iterable[str]:
+    """`key: unknown key; did you mean ...` for each key of `values` that the section does not have."""
+    if not isinstance(values, Mapping):
+        return
+    fields = section.model_fields
+    for key, value in values.items():
+        if key not in fields:
+            yield f"{prefix}{key}: unknown key{suggest(f'{prefix}{key}', [prefix + field for field in fields])}"
+            continue
+        annotation = fields[key].annotation
+        inner = next((one for one in (annotation, *get_args(annotation)) if _is_section(one)), None)
+        if inner is not None and get_origin(annotation) is dict and isinstance(value, Mapping):
+            for name, item in value.items():
+                yield from unknown_keys(inner, item, f"{prefix}{key}.{name}.")
+        elif inner is not None:
+            yield from unknown_keys(inner, value, f"{prefix}{key}.")
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
