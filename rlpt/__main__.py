@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reinforcement pre-training: one model learns text and its own episodes in the same optimizer steps.",
     epilog="First run: [bold]bash launch/quickstart.sh[/bold]. Exit codes: 2 configuration, 3 data, 4 checkpoint, "
-    "78 training must not go on, 85 told to stop and saved, 1 anything else.",
+    "75 try again, 78 training must not go on, 85 told to stop and saved, 1 anything else.",
 )
 config_app = typer.Typer(
     no_args_is_help=True, help="Look at configurations: what a recipe resolves to, what a key means."

@@ -1,4 +1,4 @@
-"""YAML files -> plain values: `base:` lists underneath, dotted overrides on top, twice-given and unknown keys refused."""
+"""YAML files -> plain values: `base:` lists underneath, dotted overrides on top; unknown keys, and keys given twice."""
 
 from __future__ import annotations
 
