@@ -19,7 +19,7 @@ from rlpt.distributed.mesh import Mesh
 from rlpt.kernels.hardware import on_gpu, suits_triton, wide_product
 from rlpt.models.decode_graphs import StepGraphs
 from rlpt.models.gpt import GPT
-from rlpt.models.layers import gated
+from rlpt.models.layers import gated_infer
 from rlpt.models.lora import merged_weight
 from rlpt.models.packed_linear import Linear, linear
 
@@ -72,7 +72,7 @@ class Decoder:
         self.heads_per_group = config.num_attention_heads // config.num_query_groups
         self.weight = gpt.embedding.word_embeddings.weight
         self.residual_dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        self.final_norm = gpt.decoder.final_layernorm
+        self.final_norm = gpt.decoder.final_layernorm.infer
         self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
         self.head = self._wide_head(gpt.head_weight(), is_long)
         self.has_kernel = suits_triton(self.weight) and _kernel_takes(self.head_size)
@@ -82,7 +82,7 @@ class Decoder:
     @staticmethod
     def _layer(layer: Any, is_long: bool) -> Layer:
         qkv, proj, fc1, fc2 = (linear(weight, is_long) for weight in layer_weights(layer))
-        return Layer(layer.input_layernorm, qkv, proj, layer.pre_mlp_layernorm, fc1, fc2)
+        return Layer(layer.input_layernorm.infer, qkv, proj, layer.pre_mlp_layernorm.infer, fc1, fc2)
 
     @staticmethod
     def _wide_head(weight: Tensor, is_long: bool) -> Linear:
@@ -291,7 +291,7 @@ class DecodeState:
         return turned(x.flatten(0, 1), cos, sin, -1).view(x.shape)
 
     def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
-        return self.decoder.reduce(layer.fc2(gated(layer.fc1(layer.mlp_norm(hidden)))))
+        return self.decoder.reduce(layer.fc2(gated_infer(layer.fc1(layer.mlp_norm(hidden)))))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
