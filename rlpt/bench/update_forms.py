@@ -33,11 +33,12 @@ class Workload:
 
 
 def draw_trajectories(workload: Workload, silent_share: float = 0.0) -> list[Trajectory]:
-    """Random tokens with standardised rewards as advantages; of `silent_share` of the groups these are 0."""
+    """Random tokens with standardised rewards as advantages; of `silent_share` of the groups these are 0. Id 0 is left
+    to padding: transformers learns nothing of what it looks up there."""
     rng = np.random.default_rng(workload.seed)
     trajectories = []
     for group in range(workload.groups):
-        prompt = rng.integers(0, workload.vocabulary, int(rng.integers(workload.prompt[0], workload.prompt[1] + 1)))
+        prompt = rng.integers(1, workload.vocabulary, int(rng.integers(workload.prompt[0], workload.prompt[1] + 1)))
         lengths = np.minimum(rng.geometric(1 / workload.mean, workload.samples), workload.longest)
         rewards = rng.standard_normal(workload.samples)
         advantages = (rewards - rewards.mean()) / rewards.std()
@@ -50,7 +51,7 @@ def draw_trajectories(workload: Workload, silent_share: float = 0.0) -> list[Tra
                 Trajectory(
                     role="solver",
                     peers=group,
-                    token_ids=np.concatenate([prompt, rng.integers(0, workload.vocabulary, int(length))]),
+                    token_ids=np.concatenate([prompt, rng.integers(1, workload.vocabulary, int(length))]),
                     action_mask=actions,
                     logprobs=logprobs.astype(np.float32),
                     advantage=0.0 if is_silent else float(advantage),
