@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -18,9 +18,9 @@ from data_prep.overlap.minhash import DedupConfig
 from data_prep.sources.look_ups import LookUpsConfig
 from data_prep.styles import LEVEL_WEIGHTS_HELP, STYLES_HELP, LevelWeights, StyleWeights
 from rlpt.config import Section, Spec
-from rlpt.config_files import apply_overrides, load_yaml
+from rlpt.config_files import apply_overrides, load_yaml, unknown_keys
 from rlpt.errors import ConfigError
-from rlpt.registry import describe, suggest
+from rlpt.registry import describe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 Kind = Literal["auto", "txt", "md", "py", "code", "jsonl", "parquet", "warc"]
@@ -157,7 +157,7 @@ class PrepConfig(Section):
 def load_prep_config(path: Path, overrides: Iterable[str] = ()) -> PrepConfig:
     """YAML + dotted overrides -> PrepConfig. Raises ConfigError that names every wrong key at once."""
     values = apply_overrides(load_yaml(path), overrides)
-    unknown = list(_unknown_keys(PrepConfig, values, ""))
+    unknown = list(unknown_keys(PrepConfig, values, ""))
     try:
         config = PrepConfig.model_validate(values)
     except ValidationError as error:
@@ -171,18 +171,3 @@ def fingerprint(*values: Any) -> str:
     """Hex hash of JSON-able values and sections: equal values, equal hash."""
     plain = [value.model_dump(mode="json") if isinstance(value, BaseModel) else value for value in values]
     return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _unknown_keys(section: type[BaseModel], values: Any, prefix: str) -> Iterable[str]:
-    if not isinstance(values, Mapping):
-        return
-    fields = section.model_fields
-    for key, value in values.items():
-        if key not in fields:
-            yield f"{prefix}{key}: unknown key{suggest(f'{prefix}{key}', [prefix + field for field in fields])}"
-            continue
-        for inner in (fields[key].annotation, *get_args(fields[key].annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                items = enumerate(value) if isinstance(value, list) else [(None, value)]
-                for index, item in items:
-                    yield from _unknown_keys(inner, item, f"{prefix}{key}." + ("" if index is None else f"{index}."))

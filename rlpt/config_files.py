@@ -138,11 +138,18 @@ def unknown_keys(section: type[BaseModel], values: Any, prefix: str) -> Iterable
             continue
         annotation = fields[key].annotation
         inner = next((one for one in (annotation, *get_args(annotation)) if _is_section(one)), None)
-        if inner is not None and get_origin(annotation) is dict and isinstance(value, Mapping):
-            for name, item in value.items():
-                yield from unknown_keys(inner, item, f"{prefix}{key}.{name}.")
-        elif inner is not None:
+        if inner is None:
+            continue
+        items: Iterable[tuple[Any, Any]]
+        if isinstance(value, list):
+            items = enumerate(value)
+        elif get_origin(annotation) is dict and isinstance(value, Mapping):
+            items = value.items()
+        else:
             yield from unknown_keys(inner, value, f"{prefix}{key}.")
+            continue
+        for name, item in items:
+            yield from unknown_keys(inner, item, f"{prefix}{key}.{name}.")
 
 
 def _is_section(annotation: Any) -> bool:

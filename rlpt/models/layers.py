@@ -122,19 +122,17 @@ def gated_infer(both: Tensor) -> Tensor:
 
 
 class _Gated(torch.autograd.Function):
-    """The gradient goes straight to its place. In narrow types the gate is made again: memory is
-    dearer than time there."""
+    """The gradient goes straight to its place. In narrow types and on a GPU the gate is made again:
+    memory is dearer than time there."""
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
-        if suits_triton(both):
-            from rlpt.kernels.layers_triton import gated
-
+        if suits_triton(both) or both.dtype.itemsize <= 2:
             ctx.save_for_backward(both)
-            return gated(both)
+            return gated_infer(both)
         gate, up = both.chunk(2, -1)
         opened = F.silu(gate)
-        ctx.save_for_backward(both, *([opened] if both.dtype.itemsize > 2 else []))
+        ctx.save_for_backward(both, opened)
         return opened * up
 
     @staticmethod
