@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlpt.distributed.mesh import Mesh
+from rlpt.kernels.compiled_decode import CompiledDecode, LayerTensors, can_compile
 from rlpt.kernels.hardware import on_gpu, suits_triton, wide_product
 from rlpt.models.decode_graphs import StepGraphs
 from rlpt.models.gpt import GPT
@@ -63,17 +64,21 @@ class Layer(NamedTuple):
 class Decoder:
     """The policy's weights in the form that decoding reads. They must not change while it is in use."""
 
-    def __init__(self, gpt: GPT, mesh: Mesh, vocab_size: int, is_long: bool = False) -> None:
-        """`is_long`: it will run so many steps that weights laid out for them pay for the copy."""
+    def __init__(
+        self, gpt: GPT, mesh: Mesh, vocab_size: int, is_long: bool = False, may_compile: bool = True
+    ) -> None:
+        """`is_long`: it will run so many steps that weights laid out for them pay for the copy; compiled code, which
+        `may_compile` allows on a CPU, lays them out in any case."""
         config = gpt.config
-        self.mesh, self.vocab_size = mesh, vocab_size
+        self.mesh, self.vocab_size, self.num_layers = mesh, vocab_size, len(gpt.decoder.layers)
         self.head_size = int(config.kv_channels or 0)
         self.groups = config.num_query_groups // mesh.tensor.size
         self.heads_per_group = config.num_attention_heads // config.num_query_groups
         self.weight = gpt.embedding.word_embeddings.weight
         self.residual_dtype = torch.promote_types(self.weight.dtype, torch.float32)
         self.final_norm = gpt.decoder.final_layernorm.infer
-        self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
+        self.compiled = self._compiled(gpt) if may_compile and can_compile(self.weight) else None
+        self.layers = [] if self.compiled else [self._layer(layer, is_long) for layer in gpt.decoder.layers]
         self.head = self._wide_head(gpt.head_weight(), is_long)
         self.has_kernel = suits_triton(self.weight) and _kernel_takes(self.head_size)
         self.has_graphs = self.has_kernel and mesh.tensor.size == 1
@@ -83,6 +88,16 @@ class Decoder:
     def _layer(layer: Any, is_long: bool) -> Layer:
         qkv, proj, fc1, fc2 = (linear(weight, is_long) for weight in layer_weights(layer))
         return Layer(layer.input_layernorm.infer, qkv, proj, layer.pre_mlp_layernorm.infer, fc1, fc2)
+
+    def _compiled(self, gpt: GPT) -> CompiledDecode:
+        layers = []
+        for layer in gpt.decoder.layers:
+            qkv, proj, fc1, fc2 = layer_weights(layer)
+            norms = layer.input_layernorm.weight, layer.pre_mlp_layernorm.weight
+            layers.append(LayerTensors(norms[0], qkv, proj, norms[1], fc1, fc2))
+        reduce = self.mesh.tensor.all_reduce if self.mesh.tensor.size > 1 else None
+        final = gpt.decoder.final_layernorm
+        return CompiledDecode(layers, final.weight, gpt.head_weight(), self.groups, self.head_size, final.eps, reduce)
 
     @staticmethod
     def _wide_head(weight: Tensor, is_long: bool) -> Linear:
@@ -139,7 +154,10 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [rows, H] -> [rows, V] float32 on every tensor rank."""
-        local = self.head(hidden)
+        return self.gather(self.head(hidden))
+
+    def gather(self, local: Tensor) -> Tensor:
+        """This rank's logits [rows, padded V / tensor size] -> [rows, V] on every tensor rank."""
         if self.mesh.tensor.size == 1:
             return local[:, : self.vocab_size]
         shards = [torch.empty_like(local) for _ in range(self.mesh.tensor.size)]
@@ -152,7 +170,7 @@ class DecodeState:
 
     def __init__(self, decoder: Decoder, slots: int, capacity: int) -> None:
         self.decoder = decoder
-        shape = (len(decoder.layers), 2, slots, decoder.groups, capacity, decoder.head_size)
+        shape = (decoder.num_layers, 2, slots, decoder.groups, capacity, decoder.head_size)
         # zeros, not empty: what attention masks must be finite all the same
         self.cache = torch.zeros(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
         self.hidden = decoder.weight  # [rows, H] after the final norm, of each row's last token: what heads read
@@ -184,6 +202,8 @@ class DecodeState:
         tokens [n], `lengths` [n] i64: how many tokens stand in the slot before it, `longest` their maximum -> logits
         [n, V] of the tokens after them, float32, the same on all tensor ranks; with graphs, until the next step.
         """
+        if self.decoder.compiled is not None:
+            return self._run_compiled(tokens, self.slots[: len(tokens)], lengths, self.slots[: len(tokens)])
         if self.graphs is not None:
             self.hidden, logits = self.graphs.step(self.run_step, tokens, lengths)
         else:
@@ -228,10 +248,22 @@ class DecodeState:
         )
         return out.reshape(rows, -1)
 
+    def _run_compiled(self, tokens: Tensor, slots: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
+        """Tokens [n] that go to columns `positions` of `slots`; logits [m, V] after the `wanted` of them."""
+        decoder = self.decoder
+        assert decoder.compiled is not None
+        angles = positions[:, None].float() * decoder.inverse
+        self.hidden, logits = decoder.compiled(decoder.embed(tokens), slots, positions, angles, self.cache, wanted)
+        return decoder.gather(logits)
+
     def read(self, tokens: Tensor, start: Tensor | None, fresh: Tensor) -> Tensor:
         """A block for all slots: tokens [rows, q], of which row i's first `fresh[i]` are real and stand from column
         `start[i]` on (None: 0); logits [rows, V] after each row's last one."""
         decoder, (rows, width) = self.decoder, tokens.shape
+        if decoder.compiled is not None:
+            row, column = (torch.arange(width) < fresh[:, None]).nonzero(as_tuple=True)
+            positions = column if start is None else column + start[row]
+            return self._run_compiled(tokens[row, column], row, positions, fresh.cumsum(0) - 1)
         positions = torch.arange(width, device=tokens.device).expand(rows, -1)
         mask, end = None, width
         if start is not None:
