@@ -19,7 +19,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.overrides import TorchFunctionMode
 
 from rlpt.config import DeviceConfig
 from rlpt.errors import ConfigError
@@ -33,6 +32,20 @@ PATCHES = {  # symbol -> the Megatron-Core version whose use of it was read
     "megatron.core.tensor_parallel.random._get_cuda_rng_state": "0.16.1",
     "megatron.core.tensor_parallel.random._set_cuda_rng_state": "0.16.1",
 }
+_FACTORIES = (
+    "arange",
+    "as_tensor",
+    "empty",
+    "empty_like",
+    "full",
+    "ones",
+    "ones_like",
+    "rand",
+    "randn",
+    "tensor",
+    "zeros",
+    "zeros_like",
+)
 _CUDA_TYPES = {
     "torch.FloatTensor": "torch.cuda.FloatTensor",
     "torch.BFloat16Tensor": "torch.cuda.BFloat16Tensor",
@@ -58,23 +71,44 @@ class Device:
         if self.kind == "gpu":
             yield
         else:
-            with _CpuInsteadOfCuda():
+            with _cpu_instead_of_cuda():
                 yield
 
 
-class _CpuInsteadOfCuda(TorchFunctionMode):
-    """Redirects `device="cuda"` to the CPU and answers `.type()` with the CUDA names that Megatron compares with."""
+@contextlib.contextmanager
+def _cpu_instead_of_cuda() -> Iterator[None]:
+    """Redirects `device="cuda"` to the CPU and answers `.type()` with the CUDA names that Megatron compares with.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    torch's functions are exchanged, not intercepted by a TorchFunctionMode: that would cost every operator its time.
+    """
+    if getattr(torch.Tensor.type, "is_ours", False):  # inside another one
+        yield
+        return
+    with contextlib.ExitStack() as exchanged:
+        for name in _FACTORIES:
+            exchanged.enter_context(patch.object(torch, name, _on_cpu(getattr(torch, name))))
+        exchanged.enter_context(patch.object(torch.Tensor, "to", _on_cpu(torch.Tensor.to)))
+        exchanged.enter_context(patch.object(torch.Tensor, "cuda", lambda tensor, *_, **__: tensor))
+        exchanged.enter_context(patch.object(torch.Tensor, "type", _cuda_typed(torch.Tensor.type)))
+        yield
+
+
+def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    def redirected(*args: Any, **kwargs: Any) -> Any:
         if "device" in kwargs and str(kwargs["device"]).startswith("cuda"):
-            kwargs = {**kwargs, "device": "cpu"}
-        if func is torch.Tensor.cuda:
-            return args[0]
-        result = func(*args, **kwargs)
-        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
-            return _CUDA_TYPES.get(result, result)
-        return result
+            kwargs["device"] = "cpu"
+        return function(*args, **kwargs)
+
+    return redirected
+
+
+def _cuda_typed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def typed(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = function(tensor, *args, **kwargs)
+        return result if args or kwargs else _CUDA_TYPES.get(result, result)
+
+    typed.is_ours = True  # type: ignore[attr-defined]
+    return typed
 
 
 def setup_device(config: DeviceConfig) -> Device:
