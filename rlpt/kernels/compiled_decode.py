@@ -75,17 +75,14 @@ class CompiledDecode:
         epsilon: float,
         reduce: Callable[[Tensor], object] | None,
     ) -> None:
-        """`output` [vocabulary of this rank, hidden]; `reduce` sums a tensor over tensor ranks in place, None: alone."""
+        """`output` [vocabulary of this rank, hidden]; `reduce` sums over tensor ranks in place, None: there is one."""
         library = load(_SOURCE)
         assert library is not None, "can_compile says whether there is a library"
         self.call = library.rlpt_decode
         self.reduce, self.head_size, self.hidden = reduce, head_size, output.shape[1]
         self.ffn, self.vocabulary = layers[0].down.shape[1], output.shape[0]
         self.qkv_width, self.width = layers[0].qkv.shape[0], layers[0].proj.shape[1]
-        self.kept = [
-            (one.input_norm, panels(one.qkv), panels(one.proj), one.mlp_norm, gated_panels(one.gate_up), panels(one.down))
-            for one in layers
-        ]
+        self.kept = [_laid_out(layer) for layer in layers]
         self.ends = (final_norm, panels(output))
         self.layers = (_Layer * len(layers))(*(_Layer(*map(Tensor.data_ptr, weights)) for weights in self.kept))
         per_group = self.width // groups // head_size
@@ -104,8 +101,8 @@ class CompiledDecode:
         A token attends to columns 0 to its position of its slot.
         """
         count, most = len(hidden), len(wanted)
-        assert hidden.is_contiguous() and cache.is_contiguous() and slots.is_contiguous() and wanted.is_contiguous()
-        positions, cos, sin = positions.contiguous(), angles.cos(), angles.sin()
+        slots, positions, wanted = slots.contiguous(), positions.contiguous(), wanted.contiguous()
+        cos, sin = angles.cos(), angles.sin()
         work = torch.empty(count * (self.hidden + self.width + max(self.ffn, self.qkv_width)))
         partial = torch.empty(count if self.reduce else 0, self.hidden)
         normed, logits = torch.empty(most, self.hidden), torch.empty(most, self.vocabulary)
@@ -131,6 +128,17 @@ class CompiledDecode:
         if failures:
             raise failures[0]
         return normed, logits
+
+
+def _laid_out(layer: LayerTensors) -> LayerTensors:
+    return LayerTensors(
+        layer.input_norm,
+        panels(layer.qkv),
+        panels(layer.proj),
+        layer.mlp_norm,
+        gated_panels(layer.gate_up),
+        panels(layer.down),
+    )
 
 
 def panels(weight: Tensor) -> Tensor:

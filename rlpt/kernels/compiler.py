@@ -14,13 +14,14 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-FLAGS = "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC".split()
+FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
 REMEDY = "install g++ (or set CXX to another compiler with OpenMP)"
 
 
 def compiler() -> str | None:
     """The path of the C++ compiler: $CXX, g++ or clang++; None: there is none."""
-    return next((found for name in (os.environ.get("CXX"), "g++", "clang++") if name and (found := shutil.which(name))), None)
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def cache_folder() -> Path:

@@ -64,9 +64,7 @@ class Layer(NamedTuple):
 class Decoder:
     """The policy's weights in the form that decoding reads. They must not change while it is in use."""
 
-    def __init__(
-        self, gpt: GPT, mesh: Mesh, vocab_size: int, is_long: bool = False, may_compile: bool = True
-    ) -> None:
+    def __init__(self, gpt: GPT, mesh: Mesh, vocab_size: int, is_long: bool = False, may_compile: bool = True) -> None:
         """`is_long`: it will run so many steps that weights laid out for them pay for the copy; compiled code, which
         `may_compile` allows on a CPU, lays them out in any case."""
         config = gpt.config
