@@ -52,6 +52,15 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def rows(self, begin: int, stop: int) -> Batch:
+        """Some of its rows."""
+        chosen = {
+            one.name: getattr(self, one.name)[begin:stop]
+            for one in fields(self)
+            if isinstance(getattr(self, one.name), Tensor) and one.name != "legal_table"
+        }
+        return replace(self, **chosen)
+
     def tokens_at(self, places: Tensor) -> Batch:
         """The n label positions `places` [n] i64, counted row by row, as one row [1, n] of tokens that aren't
         neighbours: for what looks at each token alone."""
@@ -61,6 +70,22 @@ class Batch:
             if isinstance(getattr(self, one.name), Tensor) and one.name != "legal_table"
         }
         return replace(self, **chosen)
+
+
+class Rows(Protocol):
+    """What the model reads of a batch, or of several that run together: all [B, T]."""
+
+    @property
+    def tokens(self) -> Tensor: ...
+
+    @property
+    def positions(self) -> Tensor: ...
+
+    @property
+    def segments(self) -> Tensor: ...
+
+    @property
+    def parents(self) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)

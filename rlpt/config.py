@@ -101,6 +101,14 @@ class BatchConfig(Section):
 
     sequence_length: int = Field(128, ge=8, description="tokens a row (T)")
     micro_batch_size: int = Field(8, ge=1, description="rows a microbatch (B)")
+    fill: bool = Field(
+        True, description="microbatches that fit into B x T positions run as one, rows of text filling what is left"
+    )
+
+    @property
+    def room(self) -> int:
+        """Positions up to which microbatches run together; 0: each by itself."""
+        return self.micro_batch_size * self.sequence_length if self.fill else 0
 
 
 class OptimizerConfig(Section):

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 def host_findings(config: Config | None, local_ranks: int) -> list[Finding]:
     """Of this host."""
     cards = accelerators()
-    found = [host.versions(), cards_finding(cards, local_ranks), host.triton(bool(cards))]
+    found = [host.versions(), cards_finding(cards, local_ranks), host.triton(bool(cards)), host.compiler(bool(cards))]
     found += [host.threads(os.environ, local_ranks), host.shared_memory(local_ranks), host.port(os.environ)]
     found += host.run_folder(config.directory if config else Path("runs"), checkpoint_bytes(config) if config else 0.0)
     found += [host.tracking(config, os.environ), host.sandbox()]

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from rlpt.config import Config
 from rlpt.doctor.findings import Finding, Status
+from rlpt.kernels.compiler import REMEDY
+from rlpt.kernels.compiler import compiler as find_compiler
 from rlpt.plan import missing_data
 
 PACKAGES = ("torch", "megatron-core", "transformers", "wandb", "triton")
@@ -48,6 +50,16 @@ def triton(has_gpu: bool) -> Finding:
     if has_gpu:
         return Finding("Triton", Status.WARN, "not installed", "pip install triton, of the version that torch asks for")
     return Finding("Triton", Status.OK, "not installed, and not needed without GPUs")
+
+
+def compiler(has_gpu: bool) -> Finding:
+    """A C++ compiler makes the code that decodes on a CPU."""
+    found = find_compiler()
+    if found is not None:
+        return Finding("C++ compiler", Status.OK, found)
+    if has_gpu:
+        return Finding("C++ compiler", Status.OK, "none, and not needed with GPUs")
+    return Finding("C++ compiler", Status.WARN, "none: rollouts on the CPU are several times slower", REMEDY)
 
 
 def threads(environment: Mapping[str, str], local_ranks: int) -> Finding:

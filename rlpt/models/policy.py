@@ -13,7 +13,7 @@ from megatron.core.tensor_parallel.mappings import (
 )
 from torch import Tensor
 
-from rlpt.batch import Batch, Scores
+from rlpt.batch import Batch, Rows, Scores
 from rlpt.distributed.device import Device
 from rlpt.distributed.mesh import Mesh
 from rlpt.kernels.linear_logprob import LinearLogprob, SlopesOf, linear_logprob
@@ -33,7 +33,7 @@ class Policy:
         self.device = device
         self.vocab_size = vocab_size
 
-    def forward(self, batch: Batch, module: Any = None) -> Tensor:
+    def forward(self, batch: Rows, module: Any = None) -> Tensor:
         """This stage's output: hidden states [T, B, H] (after the final norm on the last stage).
 
         `module` is the data-parallel wrapper in training.
@@ -41,19 +41,22 @@ class Policy:
         layout = self.gpt.layout(batch.positions, batch.segments, batch.parents)
         return (module or self.gpt)(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=layout)
 
-    def scores(self, hidden: Tensor, batch: Batch, slopes: LossSlopes | None = None) -> Scores:
+    def scores(self, hidden: Tensor, batch: Batch, slopes: LossSlopes | None = None, first: int = 0) -> Scores:
         """Last stage only: log-probs of the labels, entropies, and values of the batch's head; 0 off `loss_mask`.
 
-        Only rows with a loss are projected; the vocabulary is never gathered. Where `slopes` foretells the loss's
-        derivative from a token's own scores, the output layer's gradient is made in this pass.
+        `hidden` is of the batch, or of rows that it is a part of, where its positions begin at `first` of all. Only
+        rows with a loss are projected; the vocabulary is never gathered. Where `slopes` foretells the loss's derivative
+        from a token's own scores, the output layer's gradient is made in this pass.
         """
-        return self.scores_at(hidden, batch, batch.loss_mask.flatten().nonzero().squeeze(1), slopes)
+        return self.scores_at(hidden, batch, batch.loss_mask.flatten().nonzero().squeeze(1), slopes, first)
 
-    def scores_at(self, hidden: Tensor, batch: Batch, live: Tensor, slopes: LossSlopes | None = None) -> Scores:
-        """The same for the label positions `live` [N] i64 of the flattened rows."""
+    def scores_at(
+        self, hidden: Tensor, batch: Batch, live: Tensor, slopes: LossSlopes | None = None, first: int = 0
+    ) -> Scores:
+        """The same for the label positions `live` [N] i64 of the batch's flattened rows."""
         if self.gpt.config.sequence_parallel:
             hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
-        rows = hidden.transpose(0, 1).reshape(-1, hidden.shape[-1]).index_select(0, live)
+        rows = hidden.transpose(0, 1).reshape(-1, hidden.shape[-1]).index_select(0, live + first)
         values = None
         if batch.head:
             assert batch.head in self.gpt.heads, f"no head '{batch.head}'; the model has {sorted(self.gpt.heads)}"

@@ -88,14 +88,14 @@ class Trainer:
             objectives,
             {name: objective.stop_above for name, objective in config.objectives.items()},
             passes=[*([self.shadow] if self.shadow is not None else []), self.replicas],
+            room=config.batch.room,
         )
         self.schedule = Schedule(config)
         self.state = TrainState()
         self.folder = RunFolder(runtime, self.optimizer, self.snapshots)
         self.resumed_step = self._restore(resume)
-        device = config.device
-        ranks = (runtime.device.rank, runtime.device.world_size)
-        self.watchdog = Watchdog(config.directory, *ranks, device.timeout_seconds, device.phase_seconds)
+        ranks, limits = (runtime.device.rank, runtime.device.world_size), config.device
+        self.watchdog = Watchdog(config.directory, *ranks, limits.timeout_seconds, limits.phase_seconds)
 
     def _restore(self, resume: bool | None) -> int | None:
         saved = self.folder.load(resume)

@@ -26,6 +26,7 @@ from rlpt.models.policy import Policy
 from rlpt.registry import suggest
 from rlpt.training.loss_slopes import loss_slopes
 from rlpt.training.optimizer import Optimizer
+from rlpt.training.passes import Pass, fill
 from rlpt.training.schedule import StepPlan
 
 Batches = Mapping[str, list[Batch]]
@@ -93,7 +94,8 @@ class GradientPass(Protocol):
 class TrainStep:
     """forward and backward of every objective's microbatches, then one update.
 
-    `stop_above`: objective -> figure -> the value above which nothing is updated. `passes` add to the gradient.
+    `stop_above`: objective -> figure -> the value above which nothing is updated. `passes` add to the gradient. `room`:
+    positions of one forward and backward up to which microbatches run together, text filling what is left of them.
     """
 
     def __init__(
@@ -104,9 +106,10 @@ class TrainStep:
         objectives: Mapping[str, Objective],
         stop_above: Mapping[str, Mapping[str, float]] | None = None,
         passes: Sequence[GradientPass] = (),
+        room: int = 0,
     ) -> None:
         self.policy, self.model, self.optimizer, self.objectives = policy, model, optimizer, objectives
-        self.stop_above, self.passes = stop_above or {}, passes
+        self.stop_above, self.passes, self.room = stop_above or {}, passes, room
         self.mesh, self.device = policy.mesh, policy.device
         policy.gpt.config.finalize_model_grads_func = _finalize
 
@@ -158,25 +161,28 @@ class TrainStep:
 
         `observe` is shown the scores of every microbatch, in place of the step's gradient passes.
         """
-        queue = [batch for part in batches.values() for batch in part]
+        queue = fill([batch for part in batches.values() for batch in part], self.room, self._may_split)
         sums = Sums()
         observers = [observe] if observe is not None else [one.observe for one in self.passes]
 
-        def forward_step(iterator: Iterator[Batch], module: Any) -> tuple[Tensor, Any]:
-            batch = next(iterator).to(self.device.torch_device)
-            output = self.policy.forward(batch, module)
+        def loss_of(batch: Batch, first: int, hidden: Tensor) -> Tensor:
+            objective = self.objectives[batch.objective]
+            slopes = loss_slopes(objective) if objective.is_token_local else None
+            scores = self.policy.scores(hidden, batch, slopes, first)
+            terms = objective(scores, batch)
+            for show in observers:
+                show(batch, scores)
+            sums.add(batch.objective, terms)
+            divisor = counts.divisors[batch.objective]
+            return coefficients[batch.objective] * terms.total / (divisor if divisor > 0 else 1.0)
+
+        def forward_step(iterator: Iterator[list[Batch]], module: Any) -> tuple[Tensor, Any]:
+            together = Pass.of(next(iterator), self.device.torch_device)
+            output = self.policy.forward(together, module)
 
             def loss_function(hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-                objective = self.objectives[batch.objective]
-                slopes = loss_slopes(objective) if objective.is_token_local else None
-                scores = self.policy.scores(hidden, batch, slopes)
-                terms = objective(scores, batch)
-                for show in observers:
-                    show(batch, scores)
-                sums.add(batch.objective, terms)
-                divisor = counts.divisors[batch.objective]
-                loss = coefficients[batch.objective] * terms.total / (divisor if divisor > 0 else 1.0)
-                return loss, torch.ones((), dtype=torch.int, device=hidden.device), {}
+                losses = [loss_of(batch, first, hidden) for batch, first in together.places()]
+                return sum(losses[1:], losses[0]), torch.ones((), dtype=torch.int, device=hidden.device), {}
 
             return output, loss_function
 
@@ -186,11 +192,15 @@ class TrainStep:
                 data_iterator=iter(queue),
                 model=[self.model],
                 num_microbatches=len(queue),
-                seq_length=queue[0].tokens.shape[1],
-                micro_batch_size=queue[0].tokens.shape[0],
+                seq_length=queue[0][0].tokens.shape[1],
+                micro_batch_size=queue[0][0].tokens.shape[0],
                 forward_only=False,
             )
         return sums
+
+    def _may_split(self, batch: Batch) -> bool:
+        """Rows that are learned from each for itself."""
+        return len(batch.tokens) > 1 and self.objectives[batch.objective].is_token_local
 
     def _objective_by_objective(
         self, batches: Batches, plan: StepPlan, counts: Counts

@@ -217,11 +217,13 @@ def next_logprobs(policy: Policy, texts: list[list[int]]) -> torch.Tensor:
     return scores[torch.arange(len(texts)), last.squeeze(1)]
 
 
-def gradient(config: Config, batches: dict[str, list[Batch]], coefficients: dict[str, float]) -> torch.Tensor:
+def gradient(
+    config: Config, batches: dict[str, list[Batch]], coefficients: dict[str, float], room: int = 0
+) -> torch.Tensor:
     """The finalised gradient of a mixed loss, flat, in float64, the same on every rank."""
     mesh, policy = build(config)
     model = wrap_data_parallel(config, policy.gpt, policy.device)
-    step = TrainStep(policy, model, None, algorithms_of(config))
+    step = TrainStep(policy, model, None, algorithms_of(config), room=room)
     mine = own(batches, mesh)
     step.forward_backward(mine, coefficients, step.global_counts(mine))
     return torch.cat([parameter.main_grad.flatten() for _, parameter in sorted(policy.gpt.named_parameters())])
@@ -238,6 +240,7 @@ def gradients(parallel: dict[str, Any]) -> dict[str, list[float]]:
         "play": gradient(config, {"play": batches["play"]}, {"play": 1.0}).tolist(),
         "reversed": gradient(config, {k: v[::-1] for k, v in reversed(batches.items())}, coefficients).tolist(),
         "split": gradient(config, {k: _split(v) for k, v in batches.items()}, coefficients).tolist(),
+        "filled": gradient(config, batches, coefficients, room=6 * LENGTH).tolist(),
         "text_of_mix": gradient(config, batches, {"text": 1.0, "play": 0.0}).tolist(),
     }
 

@@ -78,9 +78,10 @@ def test_the_compared_steps_move(single):
     assert all(1e-3 < abs(cosine) < 1 for cosine in cosines)
 
 
-@pytest.mark.parametrize("how", ["mixed", "reversed", "split"])
+@pytest.mark.parametrize("how", ["mixed", "reversed", "split", "filled"])
 def test_the_gradient_is_the_weighted_sum_of_its_parts(single, double, how):
-    """In float64; `split`: microbatches of one row, `reversed`: the other order of rows and objectives."""
+    """In float64; `split`: microbatches of one row, `reversed`: the other order of rows and objectives,
+    `filled`: microbatches that run together."""
     one, two = single["gradients"], double["data"]["gradients"]
     wanted = np.add(one["text"], 0.7 * np.array(one["play"]))
     assert relative(one[how], wanted) < 1e-12

@@ -1,0 +1,98 @@
+"""What goes through the model together: the rows of a step's microbatches, as few passes as they fit into.
+
+Rows of trajectories are as long as what was played. Rows of text fill what they leave of a microbatch's positions. The
+normalisation contract makes the gradient the same: an objective's terms are added up over parts, wherever they ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlpt.batch import Batch
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Parts of one forward and backward. The tensors are a lone part's own [B, T], or those of all, end to end, as one
+    row [1, sum of B * T]."""
+
+    parts: tuple[Batch, ...]
+    tokens: Tensor
+    positions: Tensor
+    segments: Tensor
+    parents: Tensor | None
+
+    @classmethod
+    def of(cls, parts: Sequence[Batch], device: torch.device) -> Pass:
+        """Of at least one part, moved to `device`."""
+        parts = tuple(part.to(device) for part in parts)
+        if len(parts) == 1:
+            [one] = parts
+            return cls(parts, one.tokens, one.positions, one.segments, one.parents)
+        segments, parents, taken = [], [], 0
+        for part in parts:
+            rows = len(part.segments)
+            stride = int(part.segments.max()) + 1  # a row's segments are numbered from 0 on
+            shift = taken + stride * torch.arange(rows, device=device)[:, None]
+            segments.append(torch.where(part.segments < 0, -1, part.segments + shift).flatten())
+            above = torch.full_like(part.segments, -1) if part.parents is None else part.parents
+            parents.append(torch.where(above < 0, -1, above + shift).flatten())
+            taken += stride * rows
+        has_parents = any(part.parents is not None for part in parts)
+        return cls(
+            parts,
+            torch.cat([part.tokens.flatten() for part in parts])[None],
+            torch.cat([part.positions.flatten() for part in parts])[None],
+            torch.cat(segments)[None],
+            torch.cat(parents)[None] if has_parents else None,
+        )
+
+    def places(self) -> list[tuple[Batch, int]]:
+        """Each part, and where its positions begin among the flattened ones of the pass."""
+        found, first = [], 0
+        for part in self.parts:
+            found.append((part, first))
+            first += part.tokens.numel()
+        return found
+
+
+def fill(batches: Sequence[Batch], room: int, may_split: Callable[[Batch], bool]) -> list[list[Batch]]:
+    """The batches as parts of passes of at most `room` positions each (or one part alone).
+
+    Those that `may_split` are spread by rows over what the others leave. Where that takes no fewer passes, the batches
+    stay as they are, each its own.
+    """
+    passes: list[list[Batch]] = []
+    left: list[int] = []  # positions, by pass
+
+    def open_pass(batch: Batch) -> None:
+        passes.append([batch])
+        left.append(room - batch.tokens.numel())
+
+    for batch in batches:
+        if may_split(batch):
+            continue
+        at = next((i for i, free in enumerate(left) if batch.tokens.numel() <= free), None)
+        if at is None:
+            open_pass(batch)
+        else:
+            passes[at].append(batch)
+            left[at] -= batch.tokens.numel()
+    for batch in batches:
+        if not may_split(batch):
+            continue
+        rows, length = batch.tokens.shape
+        begin = 0
+        for at, free in enumerate(left):
+            count = min(rows - begin, max(0, free) // length)
+            if count:
+                passes[at].append(batch.rows(begin, begin + count))
+                left[at] -= count * length
+                begin += count
+        if begin < rows:
+            open_pass(batch.rows(begin, rows) if begin else batch)
+    return passes if len(passes) < len(batches) else [[batch] for batch in batches]
