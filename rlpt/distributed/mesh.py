@@ -30,6 +30,14 @@ class Axis:
             dist.all_reduce(tensor, op=op, group=self.group)
         return tensor
 
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """[size, ...] of all ranks' tensors [...], which have one shape, in rank order."""
+        if self.size == 1:
+            return tensor[None]
+        found = tensor.new_empty(self.size, *tensor.shape)
+        dist.all_gather(list(found.unbind(0)), tensor.contiguous(), group=self.group)
+        return found
+
     def gather_objects(self, value: Any) -> list[Any]:
         """The axis's values of a picklable object, in rank order (our own objects only)."""
         if self.size == 1:

@@ -2,8 +2,9 @@
 
 The cache has slots. A row's token number j stands in column j of its slot, whatever stands in the other slots, so rows
 of any lengths decode side by side, a slot can be given to another row at any step, and keys and values can be kept
-for a later batch that goes on from them. Every tensor rank holds its heads' cache; rows are the same on all tensor
-ranks. Equality with the training forward is tested (tests/distributed).
+for a later batch that goes on from them. Every tensor rank holds its heads' cache and makes the logits of its columns
+of the vocabulary (`Decoder.gather` makes whole rows of them); rows are the same on all tensor ranks. Equality with the
+training forward is tested (tests/distributed).
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class Decoder:
         """Runs prompts through the model.
 
         tokens [rows, P] i64, aligned left (row i's prompt is its first `lengths[i]` columns). Returns the state, with
-        room for P tokens (or `capacity`), and logits [rows, V] of the first new token, float32. Of rows that are
-        `known`, only what is new runs.
+        room for P tokens (or `capacity`), and this rank's logits [rows, V / tensor size] of the first new token,
+        float32. Of rows that are `known`, only what is new runs.
         """
         state = self.empty(tokens.shape[0], max(capacity, tokens.shape[1]))
         start = torch.zeros_like(lengths)
@@ -150,17 +151,11 @@ class Decoder:
         """The sum over tensor ranks."""
         return self.mesh.tensor.all_reduce(partial.contiguous())
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [rows, H] -> [rows, V] float32 on every tensor rank."""
-        return self.gather(self.head(hidden))
-
-    def gather(self, local: Tensor) -> Tensor:
-        """This rank's logits [rows, padded V / tensor size] -> [rows, V] on every tensor rank."""
-        if self.mesh.tensor.size == 1:
-            return local[:, : self.vocab_size]
-        shards = [torch.empty_like(local) for _ in range(self.mesh.tensor.size)]
-        torch.distributed.all_gather(shards, local.contiguous(), group=self.mesh.tensor.group)
-        return torch.cat(shards, dim=-1)[:, : self.vocab_size]
+    def gather(self, logits: Tensor) -> Tensor:
+        """This rank's logits [rows, padded V / tensor size] -> whole rows [rows, V], without padding, on every rank."""
+        if self.mesh.tensor.size > 1:
+            logits = torch.cat(self.mesh.tensor.all_gather(logits).unbind(0), dim=-1)
+        return logits[:, : self.vocab_size]
 
 
 class DecodeState:
@@ -197,8 +192,8 @@ class DecodeState:
     def step(self, tokens: Tensor, lengths: Tensor, longest: int) -> Tensor:
         """One token each for the first n slots.
 
-        tokens [n], `lengths` [n] i64: how many tokens stand in the slot before it, `longest` their maximum -> logits
-        [n, V] of the tokens after them, float32, the same on all tensor ranks; with graphs, until the next step.
+        tokens [n], `lengths` [n] i64: how many tokens stand in the slot before it, `longest` their maximum -> this
+        rank's logits [n, V / tensor size] of the tokens after them, float32; with graphs, until the next step.
         """
         if self.decoder.compiled is not None:
             return self._run_compiled(tokens, self.slots[: len(tokens)], lengths, self.slots[: len(tokens)])
@@ -209,8 +204,8 @@ class DecodeState:
         return logits
 
     def run_step(self, tokens: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-        """The step's hidden states [n, H] after the final norm, and logits. Rows of negative length are left out where
-        the decoder has its kernel, and `longest` doesn't matter."""
+        """The step's hidden states [n, H] after the final norm, and this rank's logits. Rows of negative length
+        are left out where the decoder has its kernel, and `longest` doesn't matter."""
         decoder, rows = self.decoder, len(tokens)
         turn = decoder.rotary(lengths)
         bias = None
@@ -225,7 +220,7 @@ class DecodeState:
             hidden = hidden + decoder.reduce(layer.proj(out))
             hidden = hidden + self._mlp(layer, hidden)
         hidden = decoder.final_norm(hidden)
-        return hidden, decoder.logits(hidden)
+        return hidden, decoder.head(hidden)
 
     def _attend_one(
         self, cache: Tensor, qkv: Tensor, turn: tuple[Tensor, Tensor], lengths: Tensor, bias: Tensor | None
@@ -247,16 +242,17 @@ class DecodeState:
         return out.reshape(rows, -1)
 
     def _run_compiled(self, tokens: Tensor, slots: Tensor, positions: Tensor, wanted: Tensor) -> Tensor:
-        """Tokens [n] that go to columns `positions` of `slots`; logits [m, V] after the `wanted` of them."""
+        """Tokens [n] that go to columns `positions` of `slots`; this rank's logits [m, V / tensor size] after the
+        `wanted` of them."""
         decoder = self.decoder
         assert decoder.compiled is not None
         angles = positions[:, None].float() * decoder.inverse
         self.hidden, logits = decoder.compiled(decoder.embed(tokens), slots, positions, angles, self.cache, wanted)
-        return decoder.gather(logits)
+        return logits
 
     def read(self, tokens: Tensor, start: Tensor | None, fresh: Tensor) -> Tensor:
         """A block for all slots: tokens [rows, q], of which row i's first `fresh[i]` are real and stand from column
-        `start[i]` on (None: 0); logits [rows, V] after each row's last one."""
+        `start[i]` on (None: 0); this rank's logits [rows, V / tensor size] after each row's last one."""
         decoder, (rows, width) = self.decoder, tokens.shape
         if decoder.compiled is not None:
             row, column = (torch.arange(width) < fresh[:, None]).nonzero(as_tuple=True)
@@ -274,7 +270,7 @@ class DecodeState:
             hidden = hidden + decoder.reduce(layer.proj(self._attend(cache, layer, hidden, turn, positions, mask, end)))
             hidden = hidden + self._mlp(layer, hidden)
         self.hidden = decoder.final_norm(hidden[self.slots, fresh - 1])
-        return decoder.logits(self.hidden)
+        return decoder.head(self.hidden)
 
     def _attend(
         self,

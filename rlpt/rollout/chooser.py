@@ -48,7 +48,7 @@ class PolicyChooser:
                 tokens[at, : len(texts[row])] = torch.tensor(texts[row])
             lengths = torch.tensor([len(texts[row]) for row in rows])
             state, said = decoder.prefill(tokens.to(device), lengths.to(device))
-            logits[rows] = said.float().cpu().numpy()
+            logits[rows] = decoder.gather(said).float().cpu().numpy()
             if values is not None:
                 values[rows] = self.policy.gpt.heads[self.head](state.hidden).float().cpu().numpy()
         return logits, values

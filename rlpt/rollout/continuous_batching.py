@@ -1,7 +1,8 @@
 """Continuous batching: a finished row's slot of the cache goes to the next row that waits, and rows stay side by side.
 
 The live rows are always the first slots: a row that ends is replaced by the last live one, or by one that starts. What
-is scheduled depends on lengths and drawn tokens only, so that tensor ranks, which all see the same, stay in lock-step.
+is scheduled depends on lengths and drawn tokens only, and how a token is drawn on what rows ask for, so that tensor
+ranks, which all see the same, stay in lock-step.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rlpt.distributed.device import fetch
 from rlpt.rollout.continuation import Texts
 from rlpt.rollout.requests import Filters, Requests
 from rlpt.rollout.sampling import certainty, draw, kept_logprobs
+from rlpt.rollout.shard_sampling import can_draw_from_shards, draw_from_shards
 
 START_SHARE = 1 / 8  # of the slots must be free for waiting rows to start: prompts are then read side by side, too
 
@@ -28,7 +30,7 @@ class _Prompts:
 
     index: dict[tuple[int, ...], int]
     state: Any  # models.decode.DecodeState
-    logits: Tensor  # [prompts, V]
+    logits: Tensor  # [prompts, V / tensor size]: this rank's
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ContinuousBatch:
         self.row = np.zeros(self.slots, np.int64)  # of each slot
         self.length = np.zeros(self.slots, np.int64)  # tokens in its cache
         self.noise = np.zeros((self.slots, requests.longest))
-        self.logits: Tensor | None = None  # [live, V] of what comes next in each live slot
+        self.logits: Tensor | None = None  # [live, V / tensor size]: this rank's, of what comes next in each live slot
         self.filters: Filters | None = None  # of the live slots; None: to be made anew
         self.begun: _Prompts | None = None  # the prompt some of whose samples still wait
 
@@ -150,14 +152,13 @@ class ContinuousBatch:
         rows = self.row[: self.num_live]
         if self.filters is None:
             self.filters = self.requests.filters(rows)
-        filters = self.filters
-        logprobs = kept_logprobs(self.logits, filters.temperature, filters.legal, filters.top_k, filters.top_p)
-        noise = self.noise[np.arange(self.num_live), self.requests.length[rows]]
-        drawn = draw(logprobs, self._on_device(noise), filters.greedy, filters.is_whole)
-        chosen = logprobs.gather(1, drawn[:, None]).squeeze(1)
-        figures = torch.stack([chosen, certainty(logprobs, filters.is_whole)]).float()
-        is_filtered = filters.top_k is not None or filters.top_p is not None
-        return _Drawn(drawn, fetch(drawn), fetch(figures), logprobs > -torch.inf if is_filtered else None)
+        uniform = self._on_device(self.noise[np.arange(self.num_live), self.requests.length[rows]])
+        axis, kept = self.decoder.mesh.tensor, None
+        if can_draw_from_shards(self.logits, self.filters, axis):
+            drawn, figures = draw_from_shards(self.logits, self.filters, uniform, self.decoder.vocab_size, axis)
+        else:
+            drawn, figures, kept = _draw_from_rows(self.decoder.gather(self.logits), self.filters, uniform)
+        return _Drawn(drawn, fetch(drawn), fetch(figures), kept)
 
     def _record(self, drawn: _Drawn) -> np.ndarray:
         """Takes the tokens in; which live slots' rows are finished."""
@@ -188,3 +189,13 @@ class ContinuousBatch:
 
     def _on_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+
+def _draw_from_rows(logits: Tensor, filters: Filters, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Whole rows [n, V], uniform [n] f64 -> ids [n], log-probs and certainty [2, n] f32, and which ids were kept [n, V]
+    bool where rows ask for top-k or top-p."""
+    logprobs = kept_logprobs(logits, filters.temperature, filters.legal, filters.top_k, filters.top_p)
+    drawn = draw(logprobs, uniform, filters.greedy, filters.is_whole)
+    chosen = logprobs.gather(1, drawn[:, None]).squeeze(1)
+    figures = torch.stack([chosen, certainty(logprobs, filters.is_whole)]).float()
+    return drawn, figures, logprobs > -torch.inf if filters.need_order else None

@@ -20,10 +20,16 @@ class Filters(NamedTuple):
 
     temperature: Tensor | None  # [n] f32
     legal: Tensor | None  # [n, V] bool
+    num_legal: Tensor | None  # [n] i64: ids in each row of `legal`
     top_k: Tensor | None  # [n] i64
     top_p: Tensor | None  # [n] f32
     greedy: Tensor | None  # [n] bool
     is_whole: bool  # every token may be drawn in every row
+
+    @property
+    def need_order(self) -> bool:
+        """Whether a row keeps ids by their order in the whole vocabulary."""
+        return self.top_k is not None or self.top_p is not None
 
 
 class Requests:
@@ -48,7 +54,7 @@ class Requests:
         self.stop_table, self.stop_index = _id_sets([item.stop for item in params], vocab_size)
         legal_sets = [item.legal_ids for item in params]
         table, self.legal_index = _id_sets(legal_sets, vocab_size)
-        self.legal_table = torch.from_numpy(table).to(device)
+        self.legal_table, self.num_legal = torch.from_numpy(table).to(device), table.sum(1)
         self.legal_ids = [None if ids is None else np.array(sorted(set(ids))) for ids in legal_sets]
         self.is_legal = np.array([ids is not None for ids in legal_sets])
         self.is_filtered = (self.top_k > 0) | (self.top_p < 1)
@@ -70,6 +76,7 @@ class Requests:
         return Filters(
             temperature=on_device(temperature) if (temperature != 1).any() else None,
             legal=self.legal_table[on_device(self.legal_index[rows])] if is_legal else None,
+            num_legal=on_device(self.num_legal[self.legal_index[rows]]) if is_legal else None,
             top_k=on_device(top_k) if (top_k > 0).any() else None,
             top_p=on_device(top_p) if (top_p < 1).any() else None,
             greedy=on_device(temperature == 0) if (temperature == 0).any() else None,

@@ -16,6 +16,13 @@ _WIDE = 4096  # columns from which on they are added up by blocks
 _BLOCK = 128  # columns of one
 
 
+def restricted(logits: Tensor, temperature: Tensor | None, legal: Tensor | None) -> Tensor:
+    """logits [B, V], or some of their columns, / temperature [B] f32 (0 reads as 1; None: 1), -inf outside `legal`
+    [B, V] bool (None: all are)."""
+    scaled = logits if temperature is None else logits / torch.where(temperature > 0, temperature, 1.0)[:, None]
+    return scaled if legal is None else torch.where(legal, scaled, -torch.inf)
+
+
 def kept_logprobs(
     logits: Tensor, temperature: Tensor | None, legal: Tensor | None, top_k: Tensor | None, top_p: Tensor | None
 ) -> Tensor:
@@ -24,9 +31,7 @@ def kept_logprobs(
     `temperature`, `top_p` [B] f32 (temperature 0 reads as 1: greedy picks the largest), `top_k` [B] i64 (0: off),
     `legal` [B, V] bool; None: off in all rows (temperature: 1). At a tie on top-k's edge all tied tokens stay.
     """
-    scaled = logits if temperature is None else logits / torch.where(temperature > 0, temperature, 1.0)[:, None]
-    if legal is not None:
-        scaled = scaled.masked_fill(~legal, -torch.inf)
+    scaled = restricted(logits, temperature, legal)
     vocabulary = scaled.shape[-1]
     if top_k is not None:
         k = torch.where(top_k > 0, top_k, vocabulary).clamp(max=vocabulary)
@@ -64,7 +69,7 @@ def _first_above(logprobs: Tensor, share: Tensor) -> Tensor:
     """
     rows, columns = logprobs.shape
     if columns <= _WIDE:
-        cumulative = logprobs.double().exp_().cumsum(-1)
+        cumulative = logprobs.to(torch.float64, copy=True).exp_().cumsum(-1)
         return torch.searchsorted(cumulative, share[:, None] * cumulative[:, -1:], right=True).squeeze(1)
     if columns % _BLOCK:
         logprobs = torch.nn.functional.pad(logprobs, (0, -columns % _BLOCK), value=-torch.inf)

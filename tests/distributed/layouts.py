@@ -10,6 +10,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from rlpt.batch import Batch
 from rlpt.config import Config
 from rlpt.distributed.device import leave, setup_device
 from rlpt.models.policy import Policy
+from rlpt.rollout import continuous_batching, shard_sampling
 from rlpt.rollout.chooser import PolicyChooser
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.rollout.packing import RowShape, pack
@@ -109,6 +111,31 @@ def play(config: Config) -> dict[str, Any]:
             for rows, found in slots.items()
         },
     }
+
+
+def drawn_from_shards(config: Config) -> dict[str, Any]:
+    """Completions without gathering the logits, however narrow shards are, and by gathering them: every rank's."""
+    mesh, policy = build(config)
+    wake(policy, config)
+    prompts = [[5, 6, 7, 8], [9, 10, 11, 12, 13, 14, 15], [3], [80, 2]]
+    sets = [None, tuple(range(10, 70)), (3, 40, 47), (48, 60, 89), (89,)]  # at two ranks id 48 is the second's first
+    variants = [
+        SamplingParams(max_new_tokens=9, temperature=heat, legal_ids=ids, stop=(12,), seed=3)
+        for heat in (0.0, 0.8, 1.7)
+        for ids in sets
+    ]
+    requests = [(prompt, params) for params in variants for prompt in prompts]
+    call = [prompt for prompt, _ in requests], [params for _, params in requests], list(range(len(requests)))
+    seen: dict[str, Any] = {}
+    for name, narrow in {"shards": 1, "gathered": VOCABULARY}.items():
+        drawing = patch.object(continuous_batching, "draw_from_shards", wraps=continuous_batching.draw_from_shards)
+        with patch.object(shard_sampling, "NARROW", narrow), drawing as calls:
+            completions = PolicyGenerator(policy, max_rows=20)(*call)
+        found = [[one.token_ids.tolist(), one.logprobs.tolist(), one.certainty.tolist()] for one in completions]
+        seen[name] = dict(zip(("tokens", "logprobs", "certainty"), zip(*found)))
+        seen[name]["calls"] = calls.call_count
+        seen[name]["ranks_agree"] = all(other == found for other in mesh.tensor.gather_objects(found))
+    return seen
 
 
 class SmallTokenizer(CharacterTokenizer):
@@ -340,6 +367,7 @@ def main() -> None:
             seen[name]["converse"] = converse(tiny_config(parallel, init_std=0.3))
             seen[name]["duel"] = duel(tiny_config(parallel, init_std=0.3))
         if name in ("single", "tensor"):
+            seen[name]["drawn"] = drawn_from_shards(tiny_config(parallel, init_std=0.3))
             seen[name]["decode"] = decode_without_cache(tiny_config(parallel, init_std=0.3))
         if name != "data_replicated_optimizer":  # a gradient has no optimizer
             seen[name]["updates"] = update_figures(parallel)

@@ -125,6 +125,22 @@ def test_every_rank_and_layout_draws_the_same_tokens(single, double, layout):
     assert largest_difference(seen["logprobs"], single["play"]["logprobs"]) < 1e-5
 
 
+def test_tokens_drawn_from_shards_are_those_of_whole_rows(single, double):
+    """Greedy and at two temperatures, any id and legal sets in both shards, in one, of one id: at two ranks with and
+    without gathering, and at one. Whole rows add certainty up in float32."""
+    one, two = single["drawn"]["shards"], double["tensor"]["drawn"]
+    assert one["calls"] == two["gathered"]["calls"] == 0
+    assert two["shards"]["calls"] > 20
+    assert two["shards"]["ranks_agree"]
+    for other, logprob, certainty in ((two["gathered"], 1e-6, 4e-6), (one, 1e-5, 1e-5)):
+        assert two["shards"]["tokens"] == other["tokens"]
+        assert largest_difference(two["shards"]["logprobs"], other["logprobs"]) < logprob
+        assert largest_difference(two["shards"]["certainty"], other["certainty"]) < certainty
+    for figures in ("logprobs", "certainty"):
+        assert np.std([value for row in one[figures] for value in row]) > 0.3
+    assert len({token for row in one["tokens"] for token in row}) > 40
+
+
 @pytest.mark.parametrize("layout", ["single", *PLAYING])
 def test_the_sampler_has_the_adapters_too(single, double, layout):
     seen, plain = (double | {"single": single})[layout]["adapted_play"], single["play"]

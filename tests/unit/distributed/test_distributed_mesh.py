@@ -34,6 +34,7 @@ def test_a_single_rank_is_a_group_of_one():
     value = torch.tensor([3.0])
     assert axis.all_reduce(value) is value
     assert axis.gather_objects({"a": 1}) == [{"a": 1}]
+    assert axis.all_gather(value).tolist() == [[3.0]]
     one = mesh(0, 1, 1, 1)
     assert one.broadcast_from_last_stage(value) is value
     assert one.is_first_stage

@@ -1,10 +1,13 @@
 """The generator over a small exact policy: a table of next-token logits by the last two tokens."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from rlpt.distributed.device import Device
+from rlpt.distributed.mesh import Axis
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.rollout.sampling import draw, keyed_uniform
 from rlpt.types import SamplingParams
@@ -35,6 +38,7 @@ class TableState:
 class TablePolicy:
     """What the generator asks of a policy."""
 
+    mesh = SimpleNamespace(tensor=Axis(0, 1, None))
     device = Device("cpu", "none", torch.float32, torch.device("cpu"), 0, 1, 0)
     vocab_size = V
 
@@ -49,6 +53,9 @@ class TablePolicy:
     def empty(self, slots, capacity):
         self.capacity = max(self.capacity, slots * capacity)
         return TableState(self, torch.zeros(slots, 2, dtype=torch.int64))
+
+    def gather(self, logits):
+        return logits
 
     def prefill(self, tokens, lengths, known):
         assert not known
