@@ -179,3 +179,24 @@ def bench_step(
 
     shape = Shape(layers, hidden, heads, ffn, vocabulary, length)
     measure_step(shape, rows, microbatches, steps, pairs, device, threads, json_file)
+
+
+@bench_app.command("growth")
+def bench_growth(
+    axis: Annotated[
+        list[str] | None, typer.Option(help="group, response, turns, vocabulary or tensor; several may be given")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="runs of each way at each size, interleaved")] = 5,
+    device: _Device = "cpu",
+    threads: _Threads = 0,
+    json_file: _Json = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="draw a PNG, too")] = None,
+) -> None:
+    """How time and memory grow: samples a prompt, response length, turns, vocabulary, tensor ranks; laws beside them.
+
+    [bold]rlpt bench growth --plot growth.png[/bold]
+    [bold]rlpt bench growth --axis turns --axis tensor --pairs 3 --json growth.json[/bold]
+    """
+    from rlpt.bench.growth.command import main as measure_growth
+
+    measure_growth(axis or [], pairs, device, threads, json_file, plot_file)

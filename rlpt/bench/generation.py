@@ -14,7 +14,7 @@ from rlpt.batch import Batch
 from rlpt.bench.limits import copy_rate, matmul_rate
 from rlpt.bench.paired import print_table, ratios, run_paired, summarize
 from rlpt.config import Config, parse_config
-from rlpt.distributed.device import setup_device
+from rlpt.distributed.device import Device, setup_device
 from rlpt.distributed.mesh import init_mesh
 from rlpt.models.gpt import build_gpt
 from rlpt.models.hf import llama_config, llama_weights
@@ -47,6 +47,10 @@ class Shape:
         layer = 4 * self.hidden_size**2 + 3 * self.hidden_size * self.ffn_hidden_size
         return self.num_layers * layer + self.hidden_size * self.vocab_size
 
+    def describe(self) -> str:
+        """Its size in words."""
+        return f"{self.parameters / 1e6:.1f} M parameters ({self.num_layers} x {self.hidden_size})"
+
     def cache_elements(self, context: float) -> float:
         """Of the keys and values that a new token reads."""
         return 2 * self.num_layers * self.hidden_size * context
@@ -56,12 +60,14 @@ class Shape:
         return 2 * self.weights + 4 * self.num_layers * self.hidden_size * context
 
 
-def model_config(shape: Shape, device_kind: str, threads: int) -> Config:
-    """A run's configuration with a model of this shape. `device_kind`: "cpu" (float32), "gpu" (bfloat16) or "auto"."""
+def model_config(shape: Shape, device_kind: str, threads: int, tensor: int = 1) -> Config:
+    """A run's configuration with a model of this shape, split over `tensor` ranks. `device_kind`: "cpu" (float32),
+    "gpu" (bfloat16) or "auto"."""
     return parse_config(
         {
             "tokenizer": "none",
             "device": {"kind": device_kind, "threads": threads},
+            "parallel": {"tensor": tensor},
             "model": {
                 "num_layers": shape.num_layers,
                 "hidden_size": shape.hidden_size,
@@ -78,6 +84,12 @@ def model_config(shape: Shape, device_kind: str, threads: int) -> Config:
     )
 
 
+def build_policy(config: Config, vocabulary: int, device: Device) -> Policy:
+    """Random weights on a mesh of the ranks that there are."""
+    mesh = init_mesh(config, device)
+    return Policy(build_gpt(config, config.model.padded_vocabulary(vocabulary), mesh, device), mesh, device, vocabulary)
+
+
 class Models:
     """One set of random weights as a policy and as transformers' Llama."""
 
@@ -85,9 +97,7 @@ class Models:
         """`device_kind`: "cpu" (float32), "gpu" (bfloat16) or "auto"; `threads` 0: one a core."""
         config = model_config(shape, device_kind, threads)
         self.shape, self.device = shape, setup_device(config.device)
-        mesh = init_mesh(config, self.device)
-        gpt = build_gpt(config, config.model.padded_vocabulary(shape.vocab_size), mesh, self.device)
-        self.policy = Policy(gpt, mesh, self.device, shape.vocab_size)
+        self.policy = build_policy(config, shape.vocab_size, self.device)
         self.llama = self._llama(llama_config(config, shape.vocab_size, _PAD, _PAD + 1, self.device.dtype))
 
     def _llama(self, options: dict[str, Any]) -> Any:

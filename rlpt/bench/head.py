@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rlpt.bench.memory import nothing_kept, peak_bytes
 from rlpt.bench.paired import machine, print_table, run_paired, summarize, write_figures
 from rlpt.errors import UserError
 from rlpt.kernels.linear_logprob import LinearLogprob, linear_logprob
@@ -176,7 +178,9 @@ def measure(
     memory, error = {}, {}
     expected = _gradients(problem, made[_NAIVE])
     for name, contender in made.items():
-        memory[name] = _extra_memory(problem, contender, shape.device)
+        problem.hidden.grad = problem.weight.grad = None
+        with nothing_kept():
+            memory[name] = peak_bytes(partial(run, problem, contender), problem.weight.device)
         error[name] = None if name == _LIMIT else _difference(_gradients(problem, contender), expected)
     seconds = run_paired({name: _timed(problem, contender, shape.device) for name, contender in made.items()}, pairs)
     operations = 6 * len(problem.at) * shape.hidden * shape.vocabulary
@@ -193,7 +197,8 @@ def measure(
     }
 
 
-def _run(problem: Problem, contender: Callable[[Problem], Tensor | None]) -> None:
+def run(problem: Problem, contender: Callable[[Problem], Tensor | None]) -> None:
+    """Forward and backward once; the gradients are those of the leaves."""
     problem.hidden.grad = problem.weight.grad = None
     loss = contender(problem)
     if loss is not None:
@@ -201,7 +206,7 @@ def _run(problem: Problem, contender: Callable[[Problem], Tensor | None]) -> Non
 
 
 def _gradients(problem: Problem, contender: Callable[[Problem], Tensor | None]) -> list[Tensor]:
-    _run(problem, contender)
+    run(problem, contender)
     assert problem.hidden.grad is not None
     assert problem.weight.grad is not None
     return [problem.hidden.grad, problem.weight.grad]
@@ -214,40 +219,19 @@ def _difference(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def _timed(problem: Problem, contender: Callable[[Problem], Tensor | None], device: str) -> Callable[[], float]:
-    def run() -> float:
+    def once() -> float:
         _synchronize(device)
         start = time.perf_counter()
-        _run(problem, contender)
+        run(problem, contender)
         _synchronize(device)
         return time.perf_counter() - start
 
-    return run
+    return once
 
 
 def _synchronize(device: str) -> None:
     if device != "cpu":
         torch.get_device_module(device).synchronize()
-
-
-def _extra_memory(problem: Problem, contender: Callable[[Problem], Tensor | None], device: str) -> int:
-    """Bytes at the peak of one run above what there is before it (the process's, where the device is the CPU)."""
-    problem.hidden.grad = problem.weight.grad = None
-    if device != "cpu":
-        memory = torch.get_device_module(device)
-        memory.reset_peak_memory_stats()
-        before = memory.memory_allocated()
-        _run(problem, contender)
-        return int(memory.max_memory_allocated()) - int(before)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-    resident = _status("VmRSS")
-    _run(problem, contender)
-    return _status("VmHWM") - resident
-
-
-def _status(key: str) -> int:
-    """Bytes of a line of Linux's /proc/self/status."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 def _print(title: str, figures: Mapping[str, Any], shape: Shape, pairs: int) -> None:

@@ -18,16 +18,13 @@ from torch import Tensor
 
 from rlpt.algorithms.next_token import NextToken
 from rlpt.batch import Batch
-from rlpt.bench.generation import Shape, model_config
+from rlpt.bench.generation import Shape, build_policy, model_config
 from rlpt.bench.limits import matmul_rate
 from rlpt.bench.paired import machine, print_table, ratios, run_paired, summarize, write_figures
 from rlpt.bench.step_megatron import megatron_step
 from rlpt.config import Config
 from rlpt.distributed.device import Device, setup_device
-from rlpt.distributed.mesh import init_mesh
-from rlpt.models.gpt import build_gpt
 from rlpt.models.hf import llama_config
-from rlpt.models.policy import Policy
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.schedule import StepPlan
 from rlpt.training.step import TrainStep
@@ -91,10 +88,7 @@ def main(
 
 def our_step(config: Config, vocabulary: int, device: Device) -> Step:
     """The train step of a run on text."""
-    mesh = init_mesh(config, device)
-    policy = Policy(
-        build_gpt(config, config.model.padded_vocabulary(vocabulary), mesh, device), mesh, device, vocabulary
-    )
+    policy = build_policy(config, vocabulary, device)
     model = wrap_data_parallel(config, policy.gpt, device)
     train_step = TrainStep(policy, model, Optimizer(config, model, device), {"text": NextToken()})
     settings = config.optimizer

@@ -1,0 +1,1 @@
+"""How cost grows with each size of a run, measured and by law."""
