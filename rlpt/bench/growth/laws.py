@@ -39,12 +39,6 @@ def cache_bytes(shape: Shape, tokens: float, itemsize: int) -> float:
     return shape.cache_elements(tokens) * itemsize
 
 
-def reading_bytes(shape: Shape, tokens: float, itemsize: int) -> float:
-    """Of what tokens that are read side by side hold in a layer beside their keys and values: the stream, what goes
-    into the MLP and comes out of it, its gate, the other half, and their product."""
-    return tokens * 3 * (shape.hidden_size + shape.ffn_hidden_size) * itemsize
-
-
 def head_flops(rows: int, hidden: int, vocabulary: int) -> float:
     """Operations of loss and gradients of an output layer: logits, and the gradients of states and weight."""
     return HEAD_PRODUCTS * rows * hidden * vocabulary

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlpt.bench.generation import Shape, random_prompts
 from rlpt.bench.growth.curves import Axis, Way
-from rlpt.bench.growth.laws import cache_bytes, kept_turns_flops, reading_bytes, reread_turns_flops, rollout_flops
+from rlpt.bench.growth.laws import cache_bytes, kept_turns_flops, reread_turns_flops, rollout_flops
 from rlpt.models.policy import Policy
 from rlpt.rollout.generator import PolicyGenerator
 from rlpt.types import Completion, Generator, SamplingParams
@@ -43,10 +43,9 @@ class Rollouts:
     shape: Shape
     sizes: Sizes
 
-    def held(self, tokens: float, read: float) -> float:
-        """Bytes of the keys and values of so many tokens, and of `read` tokens more while they are read."""
-        itemsize = self.policy.device.dtype.itemsize
-        return cache_bytes(self.shape, tokens + read, itemsize) + reading_bytes(self.shape, read, itemsize)
+    def held(self, tokens: float) -> float:
+        """Bytes of the keys and values of so many tokens."""
+        return cache_bytes(self.shape, tokens, self.policy.device.dtype.itemsize)
 
     def prompts(self, count: int, length: int) -> list[list[int]]:
         """Random prompts of one length, no two alike."""
@@ -73,7 +72,7 @@ def group(play: Rollouts) -> Axis:
             name,
             lambda size: _rollout(play.policy, prompts(size), new),
             lambda size: rollout_flops(play.shape, prompt, new, readings(size), size),
-            lambda size: play.held(size * (prompt + new), readings(size) * prompt),
+            lambda size: play.held(size * (prompt + new) + readings(size) * prompt),
         )
 
     ways = (way("prompt read once", True), way("prompt read by each", False))
@@ -82,7 +81,10 @@ def group(play: Rollouts) -> Axis:
         "Group size",
         "samples of a prompt",
         f"{play.subject()}; prompt of {prompt} tokens, {new} new ones each",
-        ("time: operations of P + G (N - 1) tokens, and of G (P + N - 1). memory: a slot a sample, and what is read.",),
+        (
+            "time: operations of P + G (N - 1) tokens, and of G (P + N - 1). memory: keys and values of a slot a sample, "
+            "and of what is read.",
+        ),
         ways,
         play.sizes.groups,
     )
@@ -96,14 +98,14 @@ def response(play: Rollouts) -> Axis:
         "rlpt",
         lambda size: _rollout(play.policy, prompts, size),
         lambda size: rollout_flops(play.shape, prompt, size, rows, rows),
-        lambda size: play.held(rows * (prompt + size), rows * prompt),
+        lambda size: play.held(rows * (prompt + size + prompt)),
     )
     return Axis(
         "response",
         "Response length",
         "new tokens",
         f"{play.subject()}; {rows} rows, prompts of {prompt} tokens",
-        ("time: operations, linear in the tokens but for attention, which is quadratic. memory: a slot a row.",),
+        ("time: operations, linear in the tokens but for attention, which is quadratic. memory: keys and values.",),
         (way,),
         play.sizes.responses,
     )
@@ -118,13 +120,11 @@ def turns(play: Rollouts) -> Axis:
         pieces = play.prompts(rows * size, given)
         return [pieces[turn * rows : (turn + 1) * rows] for turn in range(size)]
 
-    def kept(size: int) -> float:
-        """Slots, and beside them the texts of the turn before, copied once more with what is read."""
-        before = rows * (size - 1) * both
-        return play.held(rows * size * both + 2 * before, rows * given)
-
     def read(size: int) -> float:
-        return play.held(rows * size * both, rows * (size * both - new))
+        return play.held(rows * (2 * size * both - new))
+
+    def kept(size: int) -> float:
+        return read(size) + play.held(rows * (size - 1) * both)
 
     ways = (
         Way(
@@ -146,8 +146,8 @@ def turns(play: Rollouts) -> Axis:
         "turns",
         f"{play.subject()}; {rows} conversations, turns of {given} tokens given and {new} new",
         (
-            f"time: operations of {both} k - 1 tokens, and of {both} k (k + 1) / 2 - k. memory: a slot a row, and "
-            "what is read; where caches are kept, the texts of the turn before and a copy of them.",
+            f"time: operations of {both} k - 1 tokens, and of {both} k (k + 1) / 2 - k. memory: keys and "
+            "values of a slot a row, and of what is read; where they are kept, of the turn before, too.",
         ),
         ways,
         play.sizes.turns,

@@ -7,7 +7,7 @@ from helpers.tiny_model import one_rank
 
 from rlpt.bench.generation import Shape, build_policy, model_config
 from rlpt.bench.growth import laws
-from rlpt.bench.growth.command import Workload, main
+from rlpt.bench.growth.command import Bench, Workload, main
 from rlpt.bench.growth.curves import Axis, Curve, Growth, Point, Way, growth
 from rlpt.bench.growth.figure import plot_growth
 from rlpt.bench.growth.rollouts import Sizes, converse
@@ -64,7 +64,6 @@ def test_turns_read_their_own_tokens_or_all_before():
 
 def test_bytes_by_law():
     assert laws.cache_bytes(TINY, 10, 4) == 2 * 2 * 32 * 10 * 4
-    assert laws.reading_bytes(TINY, 10, 2) == 10 * 3 * (32 + 48) * 2
     assert laws.head_flops(24, 16, 50) == 6 * 24 * 16 * 50
     norms = 5 * 32
     assert laws.state_bytes(TINY, 1, 4) == 16 * (WEIGHTS + norms)
@@ -108,6 +107,19 @@ def test_a_conversation_is_the_same_both_ways():
             texts.append(converse(generator, given, 4, forgets))
     assert texts[0] == texts[1]
     assert [len(text) for text in texts[0]] == [3 + 2 + 1 + 3 * 4] * 2
+
+
+@pytest.mark.usefixtures("_rank")
+def test_caches_are_counted_in_tokens():
+    """A slot a row, and what is read; where caches are kept, the texts of the turn before, too."""
+    axes = Bench(WORKLOAD, "cpu", 1).here
+    token = laws.cache_bytes(TINY, 1, 4)
+    held = {name: [way.held(3) / token for way in axes[name]().ways] for name in ("group", "response", "turns")}
+    assert held == {
+        "group": [3 * 10 + 6, 3 * 10 + 18],
+        "response": [2 * (6 + 3)],
+        "turns": [2 * (15 + 13 + 10), 2 * 28],
+    }
 
 
 @pytest.mark.usefixtures("_rank")
