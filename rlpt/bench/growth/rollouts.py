@@ -82,8 +82,8 @@ def group(play: Rollouts) -> Axis:
         "samples of a prompt",
         f"{play.subject()}; prompt of {prompt} tokens, {new} new ones each",
         (
-            "time: operations of P + G (N - 1) tokens, and of G (P + N - 1). memory: keys and values of a slot a sample, "
-            "and of what is read.",
+            "time: operations of P + G (N - 1) tokens, and of G (P + N - 1). memory: keys and values of a slot a "
+            "sample, and of what is read.",
         ),
         ways,
         play.sizes.groups,
