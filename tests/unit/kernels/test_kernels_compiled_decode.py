@@ -11,6 +11,7 @@ from rlpt.kernels import compiler
 from rlpt.kernels.compiled_decode import CompiledDecode, LayerTensors, can_compile, gated_panels, panels
 from rlpt.models.decode import Decoder
 
+pytestmark = pytest.mark.skipif(compiler.compiler() is None, reason="no C++ compiler on this machine")
 HIDDEN, GROUPS, EACH, HEAD, FFN, ROWS = 52, 2, 3, 10, 37, 45  # nothing is a multiple of the code's widths
 EPSILON = 1e-5
 
