@@ -45,31 +45,23 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""
-        moved = {
-            one.name: getattr(self, one.name).to(device)
-            for one in fields(self)
-            if isinstance(getattr(self, one.name), Tensor)
-        }
-        return replace(self, **moved)
+        table = self.legal_table if self.legal_table is None else self.legal_table.to(device)
+        return replace(self._by_label(lambda tensor: tensor.to(device)), legal_table=table)
 
     def rows(self, begin: int, stop: int) -> Batch:
         """Some of its rows."""
-        chosen = {
-            one.name: getattr(self, one.name)[begin:stop]
-            for one in fields(self)
-            if isinstance(getattr(self, one.name), Tensor) and one.name != "legal_table"
-        }
-        return replace(self, **chosen)
+        return self._by_label(lambda tensor: tensor[begin:stop])
 
     def tokens_at(self, places: Tensor) -> Batch:
         """The n label positions `places` [n] i64, counted row by row, as one row [1, n] of tokens that aren't
         neighbours: for what looks at each token alone."""
-        chosen = {
-            one.name: getattr(self, one.name).flatten(0, 1)[places][None]
-            for one in fields(self)
-            if isinstance(getattr(self, one.name), Tensor) and one.name != "legal_table"
-        }
-        return replace(self, **chosen)
+        return self._by_label(lambda tensor: tensor.flatten(0, 1)[places][None])
+
+    def _by_label(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor [B, T, ...] changed: all but the table of legal sets."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "legal_table"}
+        changed: dict[str, Any] = {name: change(one) for name, one in values.items() if isinstance(one, Tensor)}
+        return replace(self, **changed)
 
 
 class Rows(Protocol):

@@ -77,8 +77,9 @@ class Decoder:
         self.residual_dtype = torch.promote_types(self.weight.dtype, torch.float32)
         self.final_norm = gpt.decoder.final_layernorm.infer
         self.compiled = self._compiled(gpt) if may_compile and can_compile(self.weight) else None
-        self.layers = [] if self.compiled else [self._layer(layer, is_long) for layer in gpt.decoder.layers]
-        self.head = self._wide_head(gpt.head_weight(), is_long)
+        if self.compiled is None:
+            self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
+            self.head = self._wide_head(gpt.head_weight(), is_long)
         self.has_kernel = suits_triton(self.weight) and _kernel_takes(self.head_size)
         self.has_graphs = self.has_kernel and mesh.tensor.size == 1
         self.inverse = gpt.rotary_pos_emb.inv_freq.to(self.weight.device, torch.float32)

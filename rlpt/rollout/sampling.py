@@ -10,10 +10,11 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _WIDE = 4096  # columns from which on they are added up by blocks
-_BLOCK = 128  # columns of one
+BLOCK = 128  # columns of one
 
 
 def restricted(logits: Tensor, temperature: Tensor | None, legal: Tensor | None) -> Tensor:
@@ -67,20 +68,24 @@ def _first_above(logprobs: Tensor, share: Tensor) -> Tensor:
     Sums are f64. A wide row is added up by blocks first, then inside the block where the share falls: running sums of
     all its columns would be more memory than the rest of a decode step moves.
     """
-    rows, columns = logprobs.shape
-    if columns <= _WIDE:
+    if logprobs.shape[1] <= _WIDE:
         cumulative = logprobs.to(torch.float64, copy=True).exp_().cumsum(-1)
         return torch.searchsorted(cumulative, share[:, None] * cumulative[:, -1:], right=True).squeeze(1)
-    if columns % _BLOCK:
-        logprobs = torch.nn.functional.pad(logprobs, (0, -columns % _BLOCK), value=-torch.inf)
-    blocks = logprobs.exp().view(rows, -1, _BLOCK)
+    blocks = in_blocks(logprobs.exp())
     cumulative = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     target = share[:, None] * cumulative[:, -1:]
     block = torch.searchsorted(cumulative, target, right=True).clamp(max=blocks.shape[1] - 1)
     before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp(min=0)), 0.0)
-    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, _BLOCK)).squeeze(1).double().cumsum(-1) + before
-    place = torch.searchsorted(inside, target, right=True).clamp(max=_BLOCK - 1)
-    return (block * _BLOCK + place).squeeze(1)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK)).squeeze(1).double().cumsum(-1) + before
+    place = torch.searchsorted(inside, target, right=True).clamp(max=BLOCK - 1)
+    return (block * BLOCK + place).squeeze(1)
+
+
+def in_blocks(columns: Tensor) -> Tensor:
+    """[B, C] -> [B, ceil(C / BLOCK), BLOCK], zeros after the last column."""
+    if columns.shape[1] % BLOCK:
+        columns = F.pad(columns, (0, -columns.shape[1] % BLOCK))
+    return columns.reshape(len(columns), -1, BLOCK)
 
 
 def certainty(logprobs: Tensor, is_whole: bool = False) -> Tensor:

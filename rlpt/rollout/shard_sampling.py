@@ -16,14 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rlpt.distributed.mesh import Axis
 from rlpt.rollout.requests import Filters
-from rlpt.rollout.sampling import restricted
+from rlpt.rollout.sampling import BLOCK, in_blocks, restricted
 
-BLOCK = 128  # columns that are added up to one number before running sums are made
 NARROW = 1024  # columns of a shard below which one gather is quicker than two small collectives (docs/results.md)
 
 
@@ -82,9 +80,9 @@ def open_shard(logits: Tensor, filters: Filters, vocab_size: int, rank: int) -> 
     scaled = restricted(logits[:, :columns], filters.temperature, legal)
     peak = scaled.amax(-1, keepdim=True)
     # a maximum of -inf, where nothing is legal, must not be subtracted from itself
-    weights = _blocks((scaled - peak.clamp(min=torch.finfo(scaled.dtype).min)).exp_())
+    weights = in_blocks((scaled - peak.clamp(min=torch.finfo(scaled.dtype).min)).exp_())
     blocks = weights.sum(-1).double()
-    total = _blocks(scaled if legal is None else torch.where(legal, scaled, 0.0)).sum(-1).double().sum(-1)
+    total = in_blocks(scaled if legal is None else torch.where(legal, scaled, 0.0)).sum(-1).double().sum(-1)
     return Shard(start, scaled, weights, blocks, torch.stack([peak.squeeze(1).double(), blocks.sum(-1), total], 1))
 
 
@@ -125,10 +123,3 @@ def _cross(masses: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     index = torch.searchsorted(running, target, right=True).clamp(max=masses.shape[1] - 1)
     before = torch.where(index > 0, running.gather(1, (index - 1).clamp(min=0)), 0.0)
     return index.squeeze(1), (target - before).squeeze(1)
-
-
-def _blocks(columns: Tensor) -> Tensor:
-    """[n, C] -> [n, ceil(C / BLOCK), BLOCK], zeros after the last column."""
-    if columns.shape[1] % BLOCK:
-        columns = F.pad(columns, (0, -columns.shape[1] % BLOCK))
-    return columns.reshape(len(columns), -1, BLOCK)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 
 import torch
 from torch import Tensor
@@ -28,27 +30,27 @@ class Pass:
 
     @classmethod
     def of(cls, parts: Sequence[Batch], device: torch.device) -> Pass:
-        """Of at least one part, moved to `device`."""
-        parts = tuple(part.to(device) for part in parts)
-        if len(parts) == 1:
-            [one] = parts
-            return cls(parts, one.tokens, one.positions, one.segments, one.parents)
+        """Of at least one part, moved to `device` once all is worked out where the parts are."""
+        moved = tuple(part.to(device) for part in parts)
+        if len(moved) == 1:
+            [one] = moved
+            return cls(moved, one.tokens, one.positions, one.segments, one.parents)
         segments, parents, taken = [], [], 0
         for part in parts:
             rows = len(part.segments)
             stride = int(part.segments.max()) + 1  # a row's segments are numbered from 0 on
-            shift = taken + stride * torch.arange(rows, device=device)[:, None]
+            shift = taken + stride * torch.arange(rows, device=part.segments.device)[:, None]
             segments.append(torch.where(part.segments < 0, -1, part.segments + shift).flatten())
             above = torch.full_like(part.segments, -1) if part.parents is None else part.parents
             parents.append(torch.where(above < 0, -1, above + shift).flatten())
             taken += stride * rows
         has_parents = any(part.parents is not None for part in parts)
         return cls(
-            parts,
-            torch.cat([part.tokens.flatten() for part in parts])[None],
-            torch.cat([part.positions.flatten() for part in parts])[None],
-            torch.cat(segments)[None],
-            torch.cat(parents)[None] if has_parents else None,
+            moved,
+            torch.cat([part.tokens.flatten() for part in moved])[None],
+            torch.cat([part.positions.flatten() for part in moved])[None],
+            torch.cat(segments)[None].to(device),
+            torch.cat(parents)[None].to(device) if has_parents else None,
         )
 
     def places(self) -> list[tuple[Batch, int]]:
@@ -73,18 +75,15 @@ def fill(batches: Sequence[Batch], room: int, may_split: Callable[[Batch], bool]
         passes.append([batch])
         left.append(room - batch.tokens.numel())
 
-    for batch in batches:
-        if may_split(batch):
-            continue
+    splits = [may_split(batch) for batch in batches]
+    for batch in compress(batches, map(not_, splits)):
         at = next((i for i, free in enumerate(left) if batch.tokens.numel() <= free), None)
         if at is None:
             open_pass(batch)
         else:
             passes[at].append(batch)
             left[at] -= batch.tokens.numel()
-    for batch in batches:
-        if not may_split(batch):
-            continue
+    for batch in compress(batches, splits):
         rows, length = batch.tokens.shape
         begin = 0
         for at, free in enumerate(left):

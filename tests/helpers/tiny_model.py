@@ -112,6 +112,16 @@ def one_rank() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+@contextlib.contextmanager
+def lone_policy() -> Iterator[Policy]:
+    """A policy of one rank in this process, whose logits differ."""
+    with one_rank():
+        config = tiny_config(init_std=0.3)
+        _, policy = build(config)
+        wake(policy, config)
+        yield policy
+
+
 def random_batch(objective: str, key: int, density: float, rows: int = 3) -> Batch:
     """Rows of two segments with a random loss mask."""
     rng = np.random.default_rng([key, len(objective)])

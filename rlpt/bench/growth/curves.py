@@ -52,28 +52,29 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Axis:
-    """What grows: its name on the command line, its title and unit, what is measured at what shape, what is to be known
-    of it, and the ways to do it at the sizes."""
-
-    name: str
-    title: str
-    unit: str
-    subject: str
-    notes: tuple[str, ...]
-    ways: tuple[Way, ...]
-    sizes: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Growth:
-    """An axis as it was measured."""
+class Heading:
+    """What grows: its name on the command line, its title and unit, what is measured at what shape, and what is to be
+    known of it."""
 
     axis: str
     title: str
     unit: str
     subject: str
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Axis(Heading):
+    """What grows, and the ways to do it at the sizes."""
+
+    ways: tuple[Way, ...]
+    sizes: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Growth(Heading):
+    """What grew, as it was measured."""
+
     curves: tuple[Curve, ...]
 
 
@@ -104,7 +105,7 @@ def times(axis: Axis, pairs: int) -> dict[Key, list[float]]:
 def growth(axis: Axis, seconds: Mapping[Key, Sequence[float]], memory: Mapping[Key, int]) -> Growth:
     """Measured figures of an axis beside its laws."""
     found = curves(axis.ways, axis.sizes, seconds, memory)
-    return Growth(axis.name, axis.title, axis.unit, axis.subject, axis.notes, found)
+    return Growth(axis.axis, axis.title, axis.unit, axis.subject, axis.notes, found)
 
 
 def curves(

@@ -70,13 +70,12 @@ def tensor(steps: Steps) -> Growth:
     with ExitStack() as stack:
         store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        worlds = {size: stack.enter_context(_world(store, steps, device_kind, size, folder)) for size in sizes}
+        worlds = {size: stack.enter_context(_world(store, steps, size, folder)) for size in sizes}
         reports = {size: world.report() for size, world in worlds.items()}
         found = run_paired({f"tensor {size}": world.step for size, world in worlds.items()}, steps.pairs)
     seconds = {size: found[f"tensor {size}"] for size in sizes}
     shape, tokens = steps.shape, steps.rows * steps.shape.sequence_length
-    itemsize = 4 if device_kind == "cpu" else 2
-    dtype = "float32" if device_kind == "cpu" else "bfloat16"
+    itemsize, dtype = (4, "float32") if device_kind == "cpu" else (2, "bfloat16")
     notes = [
         "time: that of one rank over TP, and the bytes of the step's all-reduces at the rate measured for one of them.",
         "memory: a rank's weights, gradients and moments; a step adds to them at its peak "
@@ -172,8 +171,8 @@ class World:
 
 
 @contextmanager
-def _world(store: TCPStore, steps: Steps, device_kind: str, size: int, folder: Path) -> Iterator[World]:
-    order = Order(store.port, size, steps.rows, device_kind, asdict(steps.shape))
+def _world(store: TCPStore, steps: Steps, size: int, folder: Path) -> Iterator[World]:
+    order = Order(store.port, size, steps.rows, steps.device_kind, asdict(steps.shape))
     ranks = ["--standalone", "--nproc-per-node", str(size)]
     command = [sys.executable, "-m", "rlpt.launcher", *ranks, "-m", __spec__.name, json.dumps(asdict(order))]
     log = folder / f"{size}.log"

@@ -16,9 +16,7 @@ from rlpt.bench.head import Problem, Shape, clipped, make_problem, naive, ours, 
 from rlpt.kernels.backend import choose_head
 from rlpt.kernels.vocabulary_shard import Shard, sum_dtype
 
-NAIVE_TABLES = (
-    5  # float32 [rows, vocabulary] at its peak: log-probs, exponentials, three gradients; the weight's is later
-)
+NAIVE_TABLES = 5  # float32 [rows, vocabulary] at its peak: log-probs, exponentials, three gradients
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from helpers.tiny_model import VOCABULARY, build, one_rank, tiny_config, wake
+from helpers.tiny_model import VOCABULARY, lone_policy
 
 from rlpt.kernels import compiler
 from rlpt.kernels.compiled_decode import CompiledDecode, LayerTensors, can_compile, gated_panels, panels
@@ -18,10 +18,7 @@ EPSILON = 1e-5
 
 @pytest.fixture(scope="module")
 def policy():
-    with one_rank():
-        config = tiny_config(init_std=0.3)
-        _, policy = build(config)
-        wake(policy, config)
+    with lone_policy() as policy:
         yield policy
 
 

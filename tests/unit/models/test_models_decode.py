@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.tiny_model import VOCABULARY, build, one_rank, tiny_config, wake
+from helpers.tiny_model import VOCABULARY, lone_policy
 
 from rlpt.models.packed_linear import can_pack, linear
 from rlpt.rollout.generator import LONG, PolicyGenerator
@@ -13,10 +13,7 @@ from rlpt.types import SamplingParams
 
 @pytest.fixture(scope="module")
 def policy():
-    with one_rank():
-        config = tiny_config(init_std=0.3)
-        _, policy = build(config)
-        wake(policy, config)
+    with lone_policy() as policy:
         yield policy
 
 

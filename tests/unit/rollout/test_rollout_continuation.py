@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.players import RandomGenerator
-from helpers.tiny_model import VOCABULARY, build, one_rank, tiny_config, wake
+from helpers.tiny_model import VOCABULARY, lone_policy
 from helpers.tokenizer import CharacterTokenizer
 
 import rlpt.tasks  # noqa: F401  (registers)
@@ -22,10 +22,7 @@ STOPS = tuple(range(60, 66))  # about one token in 15: rows of a call end at dif
 
 @pytest.fixture(scope="module")
 def policy():
-    with one_rank():
-        config = tiny_config(init_std=0.3)
-        _, policy = build(config)
-        wake(policy, config)
+    with lone_policy() as policy:
         yield policy
 
 
