@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlpt.kernels.compiler import load
+from rlpt.kernels.compiler import load, suits
 
 _SOURCE = Path(__file__).with_name("decode_step.cpp")
 _LANES, _PANEL = 16, 32
@@ -59,7 +59,7 @@ class LayerTensors(NamedTuple):
 
 def can_compile(weight: Tensor) -> bool:
     """Whether decoding with such weights is compiled: float32 on a CPU with a C++ compiler."""
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and load(_SOURCE) is not None
+    return suits(weight, _SOURCE)
 
 
 class CompiledDecode:

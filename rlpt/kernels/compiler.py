@@ -12,6 +12,10 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
 log = logging.getLogger(__name__)
 
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
@@ -34,23 +38,40 @@ def cache_folder() -> Path:
 def load(source: Path) -> ctypes.CDLL | None:
     """The library of a source file. Without a compiler, or where it fails, warns once, with the remedy: None.
 
-    A library is named by the source, the flags, the compiler and the processor: a folder may be shared by hosts.
+    A library is named by its source, the headers beside it, the flags, the compiler and the processor: a folder may be
+    shared by hosts.
     """
     found = compiler()
     if found is None:
-        log.warning(f"no C++ compiler: rollouts on this CPU go operator by operator, several times slower; {REMEDY}")
+        _warn_of_no_compiler()
         return None
     try:
         return ctypes.CDLL(str(_compiled(source, found)))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", "") or str(error)
-        log.warning(f"{source.name} does not compile with {found}; rollouts on this CPU are slower\n{said[-2000:]}")
+        log.warning(f"{source.name} does not compile with {found}; what it is for goes operator by operator\n{said[-2000:]}")
         return None
+
+
+def suits(tensor: Tensor, source: Path) -> bool:
+    """Whether compiled kernels take tensors like this one: float32 with data on a CPU, and the source compiles."""
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and not isinstance(tensor, FakeTensor)
+        and load(source) is not None
+    )
+
+
+@lru_cache
+def _warn_of_no_compiler() -> None:
+    log.warning(f"no C++ compiler: rollouts on this CPU go operator by operator, several times slower; {REMEDY}")
 
 
 def _compiled(source: Path, found: str) -> Path:
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
-    key = hashlib.sha256("\0".join([source.read_text(), *FLAGS, version, _processor()]).encode()).hexdigest()[:16]
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    key = hashlib.sha256("\0".join([*texts, *FLAGS, version, _processor()]).encode()).hexdigest()[:16]
     target = cache_folder() / f"{source.stem}-{key}.so"
     if target.exists():
         return target

@@ -6,81 +6,11 @@
 //
 // Weights [out, in] come as panels [out / 32, in, 32]: 32 outputs side by side.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <omp.h>
+#include "vectors.h"
+
 #include <vector>
 
 namespace {
-
-constexpr int LANES = 16;
-constexpr int PANEL = 2 * LANES;
-#if defined(__AVX512F__)
-constexpr int MOST_ROWS = 12;  // that one product holds in registers, twice, beside two vectors of weights
-#else
-constexpr int MOST_ROWS = 3;
-#endif
-
-typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
-
-inline Lanes load(const float *from) {
-    Lanes value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
-}
-
-inline void store(float *to, Lanes value, int64_t count = LANES) {
-    std::memcpy(to, &value, count * sizeof(float));
-}
-
-// e^x to 2 units in the last place; x below -87 counts as -87. Range reduction and polynomial: Cephes' expf.
-inline Lanes exponential(Lanes x) {
-    const Lanes least = Lanes{} - 87.0f, most = Lanes{} + 88.0f;
-    x = x < least ? least : x;
-    x = x > most ? most : x;
-    const Lanes shift = Lanes{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
-    const Lanes whole = (x * 1.44269504088896341f + shift) - shift;
-    Lanes rest = x - whole * 0.693359375f;
-    rest = rest + whole * 2.12194440e-4f;
-    Lanes power = Lanes{} + 1.9875691500e-4f;
-    power = power * rest + 1.3981999507e-3f;
-    power = power * rest + 8.3334519073e-3f;
-    power = power * rest + 4.1665795894e-2f;
-    power = power * rest + 1.6666665459e-1f;
-    power = power * rest + 5.0000001201e-1f;
-    power = power * rest * rest + rest + 1.0f;
-    const Bits exponent = (__builtin_convertvector(whole, Bits) + 127) << 23;
-    Lanes scale;
-    std::memcpy(&scale, &exponent, sizeof scale);
-    return power * scale;
-}
-
-template <int ROWS, class Finish>
-void product(const float *rows, int64_t stride, const float *panel, int64_t depth, Finish finish) {
-    Lanes low[ROWS] = {}, high[ROWS] = {};
-    for (int64_t k = 0; k < depth; k++) {
-        const Lanes first = load(panel + k * PANEL), second = load(panel + k * PANEL + LANES);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) {
-            const float value = rows[r * stride + k];
-            low[r] += value * first;
-            high[r] += value * second;
-        }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++) finish(r, low[r], high[r]);
-}
-
-template <int ROWS = MOST_ROWS, class Finish>
-void product_of(int count, const float *rows, int64_t stride, const float *panel, int64_t depth, Finish finish) {
-    if (count == ROWS) {
-        product<ROWS>(rows, stride, panel, depth, finish);
-    } else if constexpr (ROWS > 1) {
-        product_of<ROWS - 1>(count, rows, stride, panel, depth, finish);
-    }
-}
 
 // rows [count, depth] times panels; all threads share the work and wait for each other at the end.
 // finish(row, panel, its first 16 outputs, its last 16).
@@ -91,7 +21,7 @@ void multiply(const float *rows, int64_t count, int64_t depth, const float *pane
     for (int64_t p = 0; p < num_panels; p++) {
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t begin = count * b / blocks, end = count * (b + 1) / blocks;
-            product_of(int(end - begin), rows + begin * depth, depth, panels + p * depth * PANEL, depth,
+            product_of(int(end - begin), rows + begin * depth, depth, 1, panels + p * depth * PANEL, depth,
                        [&](int64_t r, Lanes low, Lanes high) { finish(begin + r, p, low, high); });
         }
     }
