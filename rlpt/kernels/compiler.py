@@ -49,7 +49,9 @@ def load(source: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(_compiled(source, found)))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", "") or str(error)
-        log.warning(f"{source.name} does not compile with {found}; what it is for goes operator by operator\n{said[-2000:]}")
+        log.warning(
+            f"{source.name} does not compile with {found}; what it is for goes operator by operator\n{said[-2000:]}"
+        )
         return None
 
 
