@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from megatron.core.transformer.attention import SelfAttention
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rlpt.kernels.compiled_attention import Run, Trees, can_compile, compiled_attention
 from rlpt.kernels.hardware import suits_triton
 
 DENSE = 256  # positions up to which a row is one call with a mask: less would not be quicker
@@ -44,14 +46,22 @@ class Layout:
     mask: Tensor | None = None  # [B, 1, T, T], 0 or -inf
     tiles: tuple[Tile, ...] = ()  # each query's scores in parts
     blocks: tuple[Tile, ...] = ()  # in one: a block attends to nothing outside itself
+    trees: Trees | None = None  # for compiled code
 
     @staticmethod
     def of(
-        frequencies: Tensor, positions: Tensor, segments: Tensor | None, parents: Tensor | None, dtype: torch.dtype
+        frequencies: Tensor,
+        positions: Tensor,
+        segments: Tensor | None,
+        parents: Tensor | None,
+        dtype: torch.dtype,
+        may_compile: bool = True,
     ) -> Layout:
         """frequencies [d / 2]; positions, segments and parents [B, T] as in `Batch`; no segments: one a row."""
-        angles = positions.t().to(frequencies.dtype)[:, :, None, None] * frequencies
+        angles = positions.t().contiguous().to(frequencies.dtype)[:, :, None, None] * frequencies
         cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        if may_compile and can_compile(cos):
+            return Layout(cos, sin, trees=_trees(positions, segments, parents))
         if segments is None or bool((segments == segments[:, :1]).all()):
             return Layout(cos, sin)
         if segments.shape[1] <= DENSE:
@@ -73,6 +83,24 @@ def packed_attention_mask(segments: Tensor, parents: Tensor | None = None) -> Te
     return apart | future
 
 
+class PackedSelfAttention(SelfAttention):  # type: ignore[misc]
+    """Megatron's projections with attention by a `Layout`, which it hands on as `attention_mask`."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Layout, **_: Any) -> tuple[Tensor, Tensor | None]:
+        """hidden_states [T, B, hidden] -> the same, and no bias; T is the rank's part under sequence parallelism."""
+        mixed, _ = self.linear_qkv(hidden_states)
+        groups, head = self.num_query_groups_per_partition, self.hidden_size_per_attention_head
+        mixed = mixed.view(*mixed.shape[:2], groups, -1, head)
+        layout = attention_mask
+        if layout.trees is not None:
+            attended = compiled_attention(mixed, layout.cos, layout.sin, layout.trees)
+        else:
+            query, key, value = mixed[:, :, :, :-2].flatten(2, 3), mixed[:, :, :, -2], mixed[:, :, :, -1]
+            attended = self.core_attention(query, key, value, layout)
+        projected: tuple[Tensor, Tensor | None] = self.linear_proj(attended)
+        return projected
+
+
 class SdpaAttention(nn.Module):
     """Core attention on torch's kernels, with the rotary turn of queries and keys; grouped queries."""
 
@@ -80,12 +108,8 @@ class SdpaAttention(nn.Module):
         super().__init__()
         self.scale = 1.0 / config.kv_channels**0.5
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Layout, **_: Any) -> Tensor:
-        """query [T, B, H, d], key and value [T, B, G, d], not turned yet -> [T, B, H * d].
-
-        Megatron hands on as `attention_mask` whatever the model was called with: here it is the layout.
-        """
-        layout = attention_mask
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+        """query [T, B, H, d], key and value [T, B, G, d], not turned yet -> [T, B, H * d]."""
         query, key = rotate(query, layout.cos, layout.sin), rotate(key, layout.cos, layout.sin)
         if layout.tiles:
             return tiled_attention(query, key, value, layout.tiles, self.scale)
@@ -266,6 +290,21 @@ def _tiles(segments: Tensor, parents: Tensor | None, dtype: torch.dtype) -> list
             found.append(Tile(row, at, stems[first.parent], is_more=True))
             branches = branches[stretch:]
     return found
+
+
+def _trees(positions: Tensor, segments: Tensor | None, parents: Tensor | None) -> Trees:
+    rows, length = positions.shape
+    if segments is None:
+        return Trees.of([Run(row, 0, length) for row in range(rows)], rows * length)
+    found: list[Run] = []
+    for row in range(rows):
+        stems: dict[int, int] = {}
+        for run in _runs(segments[row].numpy(), None if parents is None else parents[row].numpy()):
+            if run.segment < 0:
+                continue
+            stems[run.segment] = len(found)
+            found.append(Run(row, run.start, run.stop, stems[run.parent] if run.parent >= 0 else -1))
+    return Trees.of(found, rows * length)
 
 
 def _blocks(segments: Tensor, parents: Tensor | None, dtype: torch.dtype) -> list[Tile]:

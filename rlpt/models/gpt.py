@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
-from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.attention import SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from rlpt.config import AdapterConfig, Config
 from rlpt.distributed.device import Device
 from rlpt.distributed.mesh import Mesh
-from rlpt.models.attention import Layout, SdpaAttention
+from rlpt.models.attention import Layout, PackedSelfAttention, SdpaAttention
 from rlpt.models.heads import ScalarHead
 from rlpt.models.initialization import initialize_weights
 from rlpt.models.layers import RMSNorm, SwiGLU, get_add
@@ -129,7 +129,7 @@ def layer_spec(adapter: AdapterConfig | None = None) -> ModuleSpec:
         submodules=TransformerLayerSubmodules(
             input_layernorm=RMSNorm,
             self_attention=ModuleSpec(
-                module=SelfAttention,
+                module=PackedSelfAttention,
                 params={"attn_mask_type": AttnMaskType.causal},
                 submodules=SelfAttentionSubmodules(
                     linear_qkv=column,

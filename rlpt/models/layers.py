@@ -11,9 +11,10 @@ from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rlpt.kernels import compiled_layers
 from rlpt.kernels.hardware import suits_triton
 
-_WIDEST_NORM = 4096  # channels that one program of the kernel holds
+_WIDEST_NORM = 4096  # channels that one program of the Triton kernel holds
 
 
 class RMSNorm(nn.Module):
@@ -28,21 +29,32 @@ class RMSNorm(nn.Module):
 
     def infer(self, x: Tensor) -> Tensor:
         """As `forward`, to rounding, where nothing is kept for a gradient: torch's own is quicker on a few rows."""
-        if suits_triton(x) and x.shape[-1] <= _WIDEST_NORM:
-            from rlpt.kernels.layers_triton import normalized
-
-            return normalized(x, self.weight, self.eps)[0]
+        if (kernels := _kernels(x, _WIDEST_NORM)) is not None:
+            found: Tensor = kernels.normalized(x, self.weight, self.eps)[0]
+            return found
         dtype = torch.promote_types(x.dtype, torch.float32)
         return F.rms_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., H] in the residual stream's dtype -> the same in the weight's."""
-        if suits_triton(x) and x.shape[-1] <= _WIDEST_NORM:
+        if _kernels(x, _WIDEST_NORM) is not None:
             out: Tensor = _Normalized.apply(x, self.weight, self.eps)
             return out
         dtype = torch.promote_types(x.dtype, torch.float32)
         wide: Tensor = _WideNorm.apply(x.to(dtype), self.weight.to(dtype), self.eps)
         return wide.to(self.weight.dtype)
+
+
+def _kernels(x: Tensor, widest: int | None = None) -> Any:
+    """The module of the kernels that take tensors like x [..., channels], on a GPU up to `widest` channels; None:
+    torch's operators do."""
+    if suits_triton(x):
+        if widest is not None and x.shape[-1] > widest:
+            return None
+        from rlpt.kernels import layers_triton
+
+        return layers_triton
+    return compiled_layers if compiled_layers.can_compile(x) else None
 
 
 class _WideNorm(torch.autograd.Function):
@@ -70,19 +82,15 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        from rlpt.kernels.layers_triton import normalized
-
-        out, scale = normalized(x, weight, epsilon)
+        out, scale = _kernels(x).normalized(x, weight, epsilon)
         ctx.save_for_backward(x, weight, scale)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        from rlpt.kernels.layers_triton import normalized_backward
-
         x, weight, scale = ctx.saved_tensors
-        return *normalized_backward(x, weight, scale, grad), None
+        return *_kernels(x).normalized_backward(x, weight, scale, grad), None
 
 
 def get_add(*_: Any) -> Callable[..., Tensor]:
@@ -113,21 +121,20 @@ def gated(both: Tensor) -> Tensor:
 
 def gated_infer(both: Tensor) -> Tensor:
     """As `gated`, where nothing is kept for a gradient."""
-    if suits_triton(both):
-        from rlpt.kernels import layers_triton
-
-        return layers_triton.gated(both)
+    if (kernels := _kernels(both)) is not None:
+        found: Tensor = kernels.gated(both)
+        return found
     gate, up = both.chunk(2, -1)
     return F.silu(gate).mul_(up)
 
 
 class _Gated(torch.autograd.Function):
-    """The gradient goes straight to its place. In narrow types and on a GPU the gate is made again:
-    memory is dearer than time there."""
+    """The gradient goes straight to its place. By kernels and in narrow types the gate is made again: memory is dearer
+    than time there."""
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
-        if suits_triton(both) or both.dtype.itemsize <= 2:
+        if _kernels(both) is not None or both.dtype.itemsize <= 2:
             ctx.save_for_backward(both)
             return gated_infer(both)
         gate, up = both.chunk(2, -1)
@@ -139,10 +146,9 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         both, *kept = ctx.saved_tensors
-        if suits_triton(both):
-            from rlpt.kernels.layers_triton import gated_backward
-
-            return gated_backward(both, grad)
+        if (kernels := _kernels(both)) is not None:
+            found: Tensor = kernels.gated_backward(both, grad)
+            return found
         out = torch.empty_like(both)
         (gate, up), (of_gate, of_up) = both.chunk(2, -1), out.chunk(2, -1)
         torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=of_gate)

@@ -1,0 +1,68 @@
+"""RMSNorm and SwiGLU by compiled code (layers.cpp), for float32 on a CPU: one pass over memory each way."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlpt.kernels.compiler import load, suits
+
+_SOURCE = Path(__file__).with_name("layers.cpp")
+_Pointer, _Long, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+
+
+def can_compile(x: Tensor) -> bool:
+    """Whether these take tensors like this one."""
+    return suits(x, _SOURCE)
+
+
+@lru_cache
+def _library() -> ctypes.CDLL:
+    library = load(_SOURCE)
+    assert library is not None, "can_compile says whether there is a library"
+    library.rlpt_normalized.argtypes = [_Pointer, _Pointer, _Double, _Long, _Long, _Pointer, _Pointer, _Long]
+    library.rlpt_normalized_backward.argtypes = [*[_Pointer] * 4, _Long, _Long, _Pointer, _Pointer, _Long]
+    library.rlpt_gated.argtypes = [_Pointer, _Long, _Long, _Pointer, _Long]
+    library.rlpt_gated_backward.argtypes = [_Pointer, _Pointer, _Long, _Long, _Pointer, _Long]
+    return library
+
+
+def normalized(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """x [..., H] / rms * weight [H], and 1 / rms [...]."""
+    x = x.contiguous()
+    out, scale = torch.empty_like(x), x.new_empty(x.shape[:-1])
+    places = (x.data_ptr(), weight.data_ptr(), epsilon, scale.numel(), x.shape[-1], out.data_ptr(), scale.data_ptr())
+    _library().rlpt_normalized(*places, torch.get_num_threads())
+    return out, scale
+
+
+def normalized_backward(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x and weight from that of the result."""
+    x, grad = x.contiguous(), grad.contiguous()
+    of_x, of_weight = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), x.shape[-1])
+    given = (tensor.data_ptr() for tensor in (x, weight, scale, grad))
+    sizes = (scale.numel(), x.shape[-1])
+    _library().rlpt_normalized_backward(*given, *sizes, of_x.data_ptr(), of_weight.data_ptr(), len(of_weight))
+    return of_x, of_weight.sum(0)
+
+
+def gated(both: Tensor) -> Tensor:
+    """both [..., 2F], a gate beside what it lets through -> silu(gate) * up [..., F]."""
+    both = both.contiguous()
+    out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
+    width = out.shape[-1]
+    _library().rlpt_gated(both.data_ptr(), out.numel() // width, width, out.data_ptr(), torch.get_num_threads())
+    return out
+
+
+def gated_backward(both: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of `both` from that of its result."""
+    both, grad = both.contiguous(), grad.contiguous()
+    out, width = torch.empty_like(both), grad.shape[-1]
+    sizes = (grad.numel() // width, width)
+    _library().rlpt_gated_backward(both.data_ptr(), grad.data_ptr(), *sizes, out.data_ptr(), torch.get_num_threads())
+    return out
