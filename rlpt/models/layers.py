@@ -29,7 +29,7 @@ class RMSNorm(nn.Module):
 
     def infer(self, x: Tensor) -> Tensor:
         """As `forward`, to rounding, where nothing is kept for a gradient: torch's own is quicker on a few rows."""
-        if (kernels := _kernels(x, _WIDEST_NORM)) is not None:
+        if (kernels := _kernels(x, self.weight)) is not None:
             found: Tensor = kernels.normalized(x, self.weight, self.eps)[0]
             return found
         dtype = torch.promote_types(x.dtype, torch.float32)
@@ -37,7 +37,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., H] in the residual stream's dtype -> the same in the weight's."""
-        if _kernels(x, _WIDEST_NORM) is not None:
+        if _kernels(x, self.weight) is not None:
             out: Tensor = _Normalized.apply(x, self.weight, self.eps)
             return out
         dtype = torch.promote_types(x.dtype, torch.float32)
@@ -45,16 +45,17 @@ class RMSNorm(nn.Module):
         return wide.to(self.weight.dtype)
 
 
-def _kernels(x: Tensor, widest: int | None = None) -> Any:
-    """The module of the kernels that take tensors like x [..., channels], on a GPU up to `widest` channels; None:
-    torch's operators do."""
+def _kernels(x: Tensor, weight: Tensor | None = None) -> Any:
+    """The module of the kernels that take x [..., channels], and a norm's weight [channels]; None: torch's operators
+    do."""
     if suits_triton(x):
-        if widest is not None and x.shape[-1] > widest:
+        if weight is not None and len(weight) > _WIDEST_NORM:
             return None
         from rlpt.kernels import layers_triton
 
         return layers_triton
-    return compiled_layers if compiled_layers.can_compile(x) else None
+    takes_all = all(compiled_layers.can_compile(t) for t in (x, weight) if t is not None)
+    return compiled_layers if takes_all else None
 
 
 class _WideNorm(torch.autograd.Function):
@@ -82,7 +83,7 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        out, scale = _kernels(x).normalized(x, weight, epsilon)
+        out, scale = _kernels(x, weight).normalized(x, weight, epsilon)
         ctx.save_for_backward(x, weight, scale)
         return out
 
@@ -90,7 +91,7 @@ class _Normalized(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
-        return *_kernels(x).normalized_backward(x, weight, scale, grad), None
+        return *_kernels(x, weight).normalized_backward(x, weight, scale, grad), None
 
 
 def get_add(*_: Any) -> Callable[..., Tensor]:
