@@ -173,12 +173,15 @@ class EpisodeSource:
             fresh = self._play(missing, step)
             self._score(fresh, step)
             episodes += fresh
+            if rounds == 1:
+                break
             missing = wanted - self._groups_with_signal(episodes)
-            if missing <= 0 or rounds == 1:
+            if missing <= 0:
                 break
             missing = -(-missing // context.data_size) * context.data_size
         self.last_episodes = [episode for episode in episodes if episode.trajectories]
-        figures, plays = compare(episodes, context, self.baselines, self.selfplay.cuts)
+        counts = {"scored_tokens": self._scored_tokens}
+        figures, plays = compare(episodes, context, self.baselines, self.selfplay.cuts, counts)
         self.problems.record(plays)
         if self.preferences is not None:
             self.preferences.write(episodes, step)
@@ -186,7 +189,6 @@ class EpisodeSource:
             notes = _by_problem(episodes, lambda episode: [episode.note])
             self.memory.record(in_turn(context.gather(notes)), step)
         self.recent = [*self.recent, *self._texts(episodes)][-RECENT_TRACES:] if self._remembers else []
-        figures["scored_tokens"] = float(sum(context.gather(self._scored_tokens)))
         for key in ("episodes", "tokens", "prompt_tokens", "scored_tokens"):
             figures[key] += self._metrics[key]
         self._metrics |= figures | self.problems.metrics() | ({} if self.memory is None else self.memory.metrics())
