@@ -40,9 +40,10 @@ def compare(
         if episode.outcome and episode.is_measured:
             success = float(all(score == 1.0 for score in episode.outcome.values()))
             plays[id(episode.problem)].append((episode.problem.task, episode.problem.level, success))
+    lengths = [int(np.count_nonzero(one.action_mask)) for one in trajectories]
     rows = [
-        (algorithm.reward(t), t.peers, t.role, task, int(t.action_mask.sum()), t.truncated, t.rewards, t.reward, t.cut)
-        for t, task in zip(trajectories, tasks)
+        (algorithm.reward(t), t.peers, t.role, task, length, t.truncated, t.rewards, t.reward, t.cut)
+        for t, task, length in zip(trajectories, tasks, lengths)
     ]
     *own, token_rewards = context.agree((list(plays.values()), rows, [one.token_rewards for one in trajectories]))
     for trajectory, row, of_tokens in zip(trajectories, own[1], token_rewards, strict=True):
@@ -89,7 +90,7 @@ def _counts(episodes: list[Episode]) -> dict[str, float]:
     """Of this rank: episodes that are over (others go on in a later play), tokens that were read and not chosen, each
     set of peers' common prompt once, and what searches generated and read beyond the trajectories."""
     prompts = {
-        trajectory.peers: int((~trajectory.action_mask).sum())
+        trajectory.peers: len(trajectory.action_mask) - int(np.count_nonzero(trajectory.action_mask))
         for episode in episodes
         for trajectory in episode.trajectories
     }
@@ -105,11 +106,14 @@ def _figures(rows: list[tuple[Any, ...]], cuts: Sequence[str]) -> dict[str, floa
     """Figures of one play over all ranks; no means where there was nothing."""
     if not rows:
         return {"tokens": 0.0}
-    raw, peers = np.array([row[7] for row in rows]), np.array([row[1] for row in rows], dtype=np.int64)
+    raw = np.array([row[7] for row in rows])
+    rewards: dict[int, set[float]] = {}
+    for row in rows:
+        rewards.setdefault(row[1], set()).add(row[7])
     figures = {
         "tokens": float(sum(row[4] for row in rows)),
         "reward": float(raw.mean()),
-        "signal": float(np.mean([bool(np.ptp(raw[peers == peer]) > 0) for peer in np.unique(peers)])),
+        "signal": float(np.mean([len(values) > 1 for values in rewards.values()])),
         "length": float(np.mean([row[4] for row in rows])),
         "truncated": float(np.mean([row[5] for row in rows])),
     }

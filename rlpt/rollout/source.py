@@ -153,9 +153,10 @@ class EpisodeSource:
         columns += ["returns"] if algorithm.head else []
         columns += ["candidates"] if algorithm.uses_targets else []
         shape = row_shape(context)
-        loud = [one for one in self.last_trajectories if self._is_scored(one)]
+        silent = [] if self._scores_all else [one for one in self.last_trajectories if not has_signal(one)]
+        loud = [one for one in self.last_trajectories if has_signal(one)] if silent else self.last_trajectories
         batches = pack(loud, context.objective, n, shape, columns, self.options.share_prompt)
-        tokens, number = counts_of([one for one in self.last_trajectories if not self._is_scored(one)])
+        tokens, number = counts_of(silent)
         batches[0] = replace(batches[0], silent_tokens=tokens, silent_trajectories=number)
         alone = algorithm.trains_head_alone(self.turns)
         batches = [replace(one, head=algorithm.head, head_alone=alone, turn=self.turns) for one in batches]
@@ -197,11 +198,13 @@ class EpisodeSource:
     def _learned_from(self, episode: Episode) -> list[Trajectory]:
         return [one for one in episode.trajectories if not self.options.skip_silent or one.advantage != 0]
 
-    def _is_scored(self, trajectory: Trajectory) -> bool:
-        """Whether it has to be in the rows: something would be learned from it, or is read off it."""
+    @property
+    def _scores_all(self) -> bool:
+        """Whether trajectories without signal have to be in the rows: something would be learned from them, or is read
+        off them."""
         algorithm = self.context.algorithm
         learns_anyway = algorithm.needs_silent or algorithm.uses_targets or not algorithm.uses_rewards
-        return self.options.score_silent or self.context.scores_silent or learns_anyway or has_signal(trajectory)
+        return bool(self.options.score_silent or self.context.scores_silent or learns_anyway)
 
     def _play(self, groups: int, step: int) -> list[Episode]:
         """This rank's share of the problems that go on and of the next `groups` new ones, played."""
