@@ -85,8 +85,8 @@ def fill(
 ) -> Batch:
     """A Batch of one row that holds `row`."""
     parts = list(places(row))
-    told = _Told(parts)
-    count = len(told.mask)
+    layout = _Layout(parts)
+    count = len(layout.mask)
     size = (1, -(-max(1, count) // shape.multiple) * shape.multiple)
 
     def padded(values: np.ndarray, pad: int, dtype: type) -> torch.Tensor:
@@ -97,7 +97,7 @@ def fill(
     searched = _Candidates(row, size) if CANDIDATES in columns else None
     legal = _LegalTable(shape.vocab_size)
     legal_index = np.zeros(size, dtype=np.int64)
-    for place in parts if searched is not None or told.has_sets else ():
+    for place in parts if searched is not None or layout.has_sets else ():
         trajectory, labelled = place.view.trajectory, _labels(place)[0]
         if not place.is_stem and trajectory.kept_ids is not None:
             here = slice(place.column, place.column + place.length)
@@ -105,23 +105,23 @@ def fill(
         if not place.is_stem and searched is not None:
             searched.put(place.column, trajectory, labelled)
     tensors: dict[str, Any] = {
-        name: padded(told.actions_only(_column(name, told.trajectories)), 0, np.float32)
+        name: padded(layout.actions_only(_column(name, layout.trajectories)), 0, np.float32)
         for name in columns
         if name != CANDIDATES
     }
     if searched is not None:
         tensors["candidates"] = torch.from_numpy(searched.ids)
         tensors["candidate_weights"] = torch.from_numpy(searched.weights)
-    steps = [one.policy_step if one.policy_steps is None else one.policy_steps for one in told.trajectories]
+    steps = [one.policy_step if one.policy_steps is None else one.policy_steps for one in layout.trajectories]
     return Batch(
         objective=objective,
-        tokens=padded(told.token_ids[told.at], shape.pad_id, np.int64),
-        labels=padded(told.token_ids[told.at + 1], shape.pad_id, np.int64),
-        positions=padded(told.positions, 0, np.int64),
-        loss_mask=padded(told.mask, False, np.bool_),
-        segments=padded(told.segments, -1, np.int64),
-        parents=padded(told.parents, -1, np.int64) if (told.parents >= 0).any() else None,
-        policy_steps=padded(told.actions_only(steps), 0, np.int64),
+        tokens=padded(layout.token_ids[layout.at], shape.pad_id, np.int64),
+        labels=padded(layout.token_ids[layout.at + 1], shape.pad_id, np.int64),
+        positions=padded(layout.positions, 0, np.int64),
+        loss_mask=padded(layout.mask, False, np.bool_),
+        segments=padded(layout.segments, -1, np.int64),
+        parents=padded(layout.parents, -1, np.int64) if (layout.parents >= 0).any() else None,
+        policy_steps=padded(layout.actions_only(steps), 0, np.int64),
         legal_table=legal.table() if legal.sets else None,
         legal_index=torch.from_numpy(legal_index) if legal.sets else None,
         temperature=temperature,
@@ -129,7 +129,7 @@ def fill(
     )
 
 
-class _Told:
+class _Layout:
     """The tokens of a row's trajectories, one trajectory after another, and which of them stands in which column."""
 
     def __init__(self, parts: Sequence[Place]) -> None:
