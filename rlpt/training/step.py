@@ -142,12 +142,11 @@ class TrainStep:
             sums, diagnostics = self._objective_by_objective(batches, plan, counts)
         else:
             sums, diagnostics = self.forward_backward(batches, plan.coefficients, counts), {}
-        losses, metrics = self._reduce(sums, counts)
         for one in self.passes:
-            metrics |= one.add(self, batches, plan, counts)
+            diagnostics |= one.add(self, batches, plan, counts)
         norm = self.optimizer.gradient_norm()
-        finite = math.isfinite(norm) and all(math.isfinite(value) for value in losses.values())
-        return losses, metrics | diagnostics, norm, self.mesh.agree(finite)
+        losses, metrics, finite = self._reduce(sums, counts, math.isfinite(norm))
+        return losses, metrics | diagnostics, norm, finite
 
     def forward_backward(
         self,
@@ -250,9 +249,9 @@ class TrainStep:
             dict(zip(batches, divisors)), dict(zip(batches, map(int, tokens))), dict(zip(batches, map(int, positions)))
         )
 
-    def _reduce(self, sums: Sums, counts: Counts) -> tuple[dict[str, float], dict[str, float]]:
-        """The last stage's sums -> losses and metrics, on every rank."""
-        totals, largest = self._over_ranks(sums)
+    def _reduce(self, sums: Sums, counts: Counts, finite: bool) -> tuple[dict[str, float], dict[str, float], bool]:
+        """The last stage's sums -> losses and metrics, and whether those and the gradient are finite, on every rank."""
+        totals, largest, finite = self._over_ranks(sums, finite)
         losses = {name: totals[name, "loss"] / (divisor or 1.0) for name, divisor in counts.divisors.items()}
         metrics: dict[str, float] = {}
         for name, tokens in counts.tokens.items():
@@ -261,17 +260,21 @@ class TrainStep:
             metrics |= {f"{name}/{key}": value for key, value in means.items()}
             described = self.objectives[name].describe(means)
             metrics |= {f"{name}/{key}": value for key, value in described.items()}
-        return losses, metrics | {f"{name}/{key}": value for (name, key), value in largest.items()}
+        finite = finite and all(math.isfinite(value) for value in losses.values())
+        if self.mesh.model.size > 1:
+            finite = self.mesh.agree(finite)
+        return losses, metrics | {f"{name}/{key}": value for (name, key), value in largest.items()}, finite
 
-    def _over_ranks(self, sums: Sums) -> tuple[dict[Key, float], dict[Key, float]]:
-        """Totals and maxima over data-parallel ranks of what the last pipeline stage has, in one collective."""
+    def _over_ranks(self, sums: Sums, finite: bool) -> tuple[dict[Key, float], dict[Key, float], bool]:
+        """Totals and maxima over data-parallel ranks of what the last pipeline stage has, and whether all of them say
+        `finite`: one collective."""
         added, compared = self.mesh.pipeline.gather_objects((sorted(sums.totals), sorted(sums.maxima)))[-1]
-        own = [float(sums.totals.get(key, 0.0)) for key in added]
+        own = [float(finite), *(float(sums.totals.get(key, 0.0)) for key in added)]
         own += [float(sums.maxima.get(key, 0.0)) for key in compared]
         table = self.mesh.data.all_gather(torch.tensor(own, dtype=torch.float64, device=self.device.torch_device))
-        whole = torch.cat([table[:, : len(added)].sum(0), table[:, len(added) :].amax(0)])
+        whole = torch.cat([table[:, 1 : 1 + len(added)].sum(0), table[:, 1 + len(added) :].amax(0)])
         values = self.mesh.broadcast_from_last_stage(whole).tolist()
-        return dict(zip(added, values)), dict(zip(compared, values[len(added) :]))
+        return dict(zip(added, values)), dict(zip(compared, values[len(added) :])), bool(table[:, 0].all())
 
     def _stopped(self, figures: Mapping[str, float], counts: Counts) -> str:
         """What is above its bound, "": nothing. Raises ConfigError for a bound of a figure that there is not."""
