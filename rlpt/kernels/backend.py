@@ -16,8 +16,8 @@ Backend = Literal["auto", "torch", "compiled", "triton"]
 
 def choose_head(backend: Backend, weight: Tensor, shard: Shard, chunk_size: int | None) -> Head:
     """The head of one call. `auto`: Triton for narrow and f32 weights on a GPU where it is installed (torch's builds
-    for GPUs bring it), compiled passes for f32 weights on a CPU with a C++ compiler, else plain torch; `triton` on a CPU
-    needs Triton's interpreter."""
+    for GPUs bring it), compiled passes for f32 weights on a CPU with a C++ compiler, else plain torch; `triton` on a
+    CPU needs Triton's interpreter."""
     if backend == "auto":
         backend = "triton" if suits_triton(weight) else "compiled" if can_compile(weight) else "torch"
     if backend == "torch":
