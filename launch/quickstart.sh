@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs, prepares the data, trains the quickstart on two tensor-parallel ranks of this host, and draws its curves.
+# Installs, prepares the data, trains the quickstart on two data-parallel ranks of this host, and draws its curves.
 #   bash launch/quickstart.sh [KEY=VALUE ...]       e.g. bash launch/quickstart.sh schedule.steps=50
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"

@@ -75,6 +75,10 @@ class PolicyGradient(Algorithm):
     def _kl_in_loss(self) -> bool:
         return self.kl_coefficient > 0 and self.kl_in == "loss"
 
+    @property
+    def _kl_in_reward(self) -> bool:
+        return self.kl_coefficient != 0 and self.kl_in != "loss"
+
     def ratio(self, drift: Tensor, batch: Batch) -> Tensor:
         """rho [B, T] that the surrogate sees, from the tokens' log(policy / sampler)."""
         return drift.exp()
@@ -133,11 +137,13 @@ class PolicyGradient(Algorithm):
         return float(masked_sum(self._sequence_share(batch).double(), batch.loss_mask)) + batch.silent_trajectories
 
     def reward(self, trajectory: Trajectory) -> float:
+        if not self._kl_in_reward:
+            return trajectory.reward
         return trajectory.reward - float(self.action_penalties(trajectory).sum())
 
     def action_penalties(self, trajectory: Trajectory) -> np.ndarray:
         """[n] f64: what the KL takes off the reward at each action (0 where it isn't in the reward)."""
-        if self.kl_coefficient == 0 or self.kl_in == "loss":
+        if not self._kl_in_reward:
             return np.zeros(int(trajectory.action_mask.sum()))
         return self.kl_coefficient * token_credit.action_kl(trajectory, self.kl_estimator)
 

@@ -84,13 +84,18 @@ def _cpu_instead_of_cuda() -> Iterator[None]:
     if getattr(torch.Tensor.type, "is_ours", False):  # inside another one
         yield
         return
-    with contextlib.ExitStack() as exchanged:
+    before: list[tuple[Any, str, Any]] = [(torch, name, getattr(torch, name)) for name in _FACTORIES]
+    before += [(torch.Tensor, name, getattr(torch.Tensor, name)) for name in ("to", "cuda", "type")]
+    try:
         for name in _FACTORIES:
-            exchanged.enter_context(patch.object(torch, name, _on_cpu(getattr(torch, name))))
-        exchanged.enter_context(patch.object(torch.Tensor, "to", _on_cpu(torch.Tensor.to)))
-        exchanged.enter_context(patch.object(torch.Tensor, "cuda", lambda tensor, *_, **__: tensor))
-        exchanged.enter_context(patch.object(torch.Tensor, "type", _cuda_typed(torch.Tensor.type)))
+            setattr(torch, name, _on_cpu(getattr(torch, name)))
+        torch.Tensor.to = _on_cpu(torch.Tensor.to)  # type: ignore[method-assign]
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
+        torch.Tensor.type = _cuda_typed(torch.Tensor.type)  # type: ignore[method-assign]
         yield
+    finally:
+        for owner, name, function in before:
+            setattr(owner, name, function)
 
 
 def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -125,28 +125,25 @@ void gather(const Tree &tree, int64_t r, bool is_key, float *out) {
     }
 }
 
-// e^(scores - shift) of `length` columns in place, 0 in those up to `end`; their sum.
+// e^(scores - shift) of `length` columns in place, 0 in those up to `end` and the next multiple of 16; their sum.
 float exponentials(float *scores, int64_t length, int64_t end, float shift) {
-    Lanes sum = {};
-    int64_t j = 0;
-    for (; j + LANES <= length; j += LANES) {
-        const Lanes value = exponential(load(scores + j) - shift);
+    Lanes total = {};
+    for_each_lanes(length, [&](int64_t j, int64_t count) {
+        const Lanes value = first(exponential(load(scores + j) - shift), count, 0.0f);
         store(scores + j, value);
-        sum += value;
-    }
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += sum[i];
-    if (j < length) {
-        const Lanes value = exponential(load(scores + j) - shift);
-        store(scores + j, value, length - j);
-        for (int i = 0; i < length - j; i++) total += value[i];
-    }
-    for (j = length; j < end; j++) scores[j] = 0.0f;
-    return total;
+        total += value;
+    });
+    for (int64_t j = up(length, LANES); j < end; j += LANES) store(scores + j, Lanes{});
+    return sum(total);
 }
 
 float largest(const float *scores, int64_t length, float most) {
-    for (int64_t j = 0; j < length; j++) most = std::max(most, scores[j]);
+    Lanes found = Lanes{} + most;
+    for_each_lanes(length, [&](int64_t j, int64_t count) {
+        const Lanes value = first(load(scores + j), count, most);
+        found = value > found ? value : found;
+    });
+    for (int i = 0; i < LANES; i++) most = std::max(most, found[i]);
     return most;
 }
 
@@ -298,8 +295,11 @@ void backward_of_block(const Tree &tree, const Block &block, int64_t h, float sc
     for (int64_t q = 0; q < block.count; q++) {
         const int64_t at = tree.of_head(tree.token(block.run, block.begin + q), h) * head;
         std::memcpy(incoming.data() + q * head, all.grad + at, head * sizeof(float));
-        along[q] = 0;
-        for (int64_t c = 0; c < head; c++) along[q] += all.grad[at + c] * all.out[at + c];
+        Lanes product = {};
+        for_each_lanes(head, [&](int64_t c, int64_t count) {
+            product += load(all.grad + at + c, count) * load(all.out + at + c, count);
+        });
+        along[q] = sum(product);
     }
     score(tree, block, queries.data(), tree.keys, weights.data());
     score(tree, block, incoming.data(), tree.values, slopes.data());
@@ -308,10 +308,13 @@ void backward_of_block(const Tree &tree, const Block &block, int64_t h, float sc
         float *weight = weights.data() + q * block.width, *slope = slopes.data() + q * block.width;
         exponentials(weight, block.above, block.above, shift);
         exponentials(weight + block.before, block.reach(q), block.own, shift);
-        for (int64_t j = 0; j < block.above; j++) slope[j] = (slope[j] - along[q]) * weight[j];
-        for (int64_t j = block.before; j < block.before + block.reach(q); j++)
-            slope[j] = (slope[j] - along[q]) * weight[j];
-        for (int64_t j = block.before + block.reach(q); j < block.before + block.own; j++) slope[j] = 0.0f;
+        const auto bend = [&](int64_t from, int64_t length) {
+            for (int64_t j = from; j < from + length; j += LANES)
+                store(slope + j, (load(slope + j) - along[q]) * load(weight + j));
+        };
+        bend(0, block.above);
+        bend(block.before, block.reach(q));
+        for (int64_t j = up(block.reach(q), LANES); j < block.own; j += LANES) store(slope + block.before + j, Lanes{});
     }
     weighted(tree, block, slopes.data(), grads.channels,
              [&](int64_t q, int64_t c, Lanes value) { add(of_queries.data() + q * wide + c, value); });

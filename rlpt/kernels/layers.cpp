@@ -6,27 +6,6 @@
 
 namespace {
 
-// work(column, how many of sixteen are there) over `width` columns.
-template <class Work>
-inline void for_each_lanes(int64_t width, Work work) {
-    int64_t c = 0;
-    for (; c + LANES <= width; c += LANES) work(c, LANES);
-    if (c < width) work(c, width - c);
-}
-
-inline Lanes load(const float *from, int64_t count) {
-    if (count == LANES) return load(from);
-    Lanes value = {};
-    std::memcpy(&value, from, count * sizeof(float));
-    return value;
-}
-
-inline float sum(Lanes value) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += value[i];
-    return total;
-}
-
 inline Lanes sigmoid(Lanes x) { return 1.0f / (1.0f + exponential(-x)); }
 
 }  // namespace

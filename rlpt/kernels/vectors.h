@@ -29,6 +29,34 @@ inline void store(float *to, Lanes value, int64_t count = LANES) {
     std::memcpy(to, &value, count * sizeof(float));
 }
 
+// The first `count` of sixteen, 0 in place of the rest.
+inline Lanes load(const float *from, int64_t count) {
+    if (count == LANES) return load(from);
+    Lanes value = {};
+    std::memcpy(&value, from, count * sizeof(float));
+    return value;
+}
+
+// The first `count` of `value`, `other` in place of the rest.
+inline Lanes first(Lanes value, int64_t count, float other) {
+    const Bits lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return lane < Bits{} + int32_t(count) ? value : Lanes{} + other;
+}
+
+inline float sum(Lanes value) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += value[i];
+    return total;
+}
+
+// work(column, how many of sixteen are there) over `width` columns.
+template <class Work>
+inline void for_each_lanes(int64_t width, Work work) {
+    int64_t c = 0;
+    for (; c + LANES <= width; c += LANES) work(c, LANES);
+    if (c < width) work(c, width - c);
+}
+
 // e^x to 2 units in the last place; x below -87 counts as -87. Range reduction and polynomial: Cephes' expf.
 inline Lanes exponential(Lanes x) {
     const Lanes least = Lanes{} - 87.0f, most = Lanes{} + 88.0f;

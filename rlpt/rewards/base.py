@@ -103,7 +103,7 @@ def _values(
 
 
 def _add(name: str, weight: float, value: float | np.ndarray, trajectory: Trajectory, problem: Problem) -> None:
-    total = float(np.sum(value))
+    total = float(np.sum(value) if isinstance(value, np.ndarray) else value)
     if not math.isfinite(total):
         raise TrainingError(f"reward '{name}' is {total} on {problem}; mend that reward")
     trajectory.rewards[name] = total

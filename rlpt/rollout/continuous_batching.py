@@ -195,7 +195,8 @@ def _draw_from_rows(logits: Tensor, filters: Filters, uniform: Tensor) -> tuple[
     """Whole rows [n, V], uniform [n] f64 -> ids [n], log-probs and certainty [2, n] f32, and which ids were kept [n, V]
     bool where rows ask for top-k or top-p."""
     logprobs = kept_logprobs(logits, filters.temperature, filters.legal, filters.top_k, filters.top_p)
-    drawn = draw(logprobs, uniform, filters.greedy, filters.is_whole)
+    drawn = draw(logprobs, uniform, filters.greedy, filters.is_whole, filters.columns)
     chosen = logprobs.gather(1, drawn[:, None]).squeeze(1)
-    figures = torch.stack([chosen, certainty(logprobs, filters.is_whole)]).float()
+    size = None if filters.need_order else filters.num_legal
+    figures = torch.stack([chosen, certainty(logprobs, filters.is_whole, size)]).float()
     return drawn, figures, logprobs > -torch.inf if filters.need_order else None

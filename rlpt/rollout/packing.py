@@ -4,7 +4,8 @@ and those of one prompt as branches behind it (rlpt/rollout/trees.py)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -83,50 +84,84 @@ def fill(
     columns: Sequence[str] = COLUMNS,
 ) -> Batch:
     """A Batch of one row that holds `row`."""
-    length = max(1, sum(tree.size for tree in row))
-    size = (1, -(-length // shape.multiple) * shape.multiple)
-    tokens, labels = np.full(size, shape.pad_id), np.full(size, shape.pad_id)
-    positions, segments, parents = np.zeros(size, dtype=np.int64), np.full(size, -1), np.full(size, -1)
-    mask, legal_index = np.zeros(size, dtype=bool), np.zeros(size, dtype=np.int64)
-    policy_steps = np.zeros(size, dtype=np.int64)
-    floats = {name: np.zeros(size, dtype=np.float32) for name in columns if name != CANDIDATES}
+    parts = list(places(row))
+    layout = _Layout(parts)
+    count = len(layout.mask)
+    size = (1, -(-max(1, count) // shape.multiple) * shape.multiple)
+
+    def padded(values: np.ndarray, pad: int, dtype: type) -> torch.Tensor:
+        whole: np.ndarray = np.full(size, pad, dtype)
+        whole[0, :count] = values
+        return torch.from_numpy(whole)
+
     searched = _Candidates(row, size) if CANDIDATES in columns else None
     legal = _LegalTable(shape.vocab_size)
-    for place in places(row):
-        trajectory, here = place.view.trajectory, (0, slice(place.column, place.column + place.length))
-        labelled, actions = _labels(place)
-        tokens[here] = trajectory.token_ids[labelled.start - 1 : labelled.stop - 1]
-        labels[here] = trajectory.token_ids[labelled]
-        positions[here] = np.arange(place.begin, place.begin + place.length)
-        segments[here], parents[here] = place.segment, place.parent
-        if place.is_stem:
-            continue
-        mask[here] = actions
-        policy_steps[here] = steps_of(trajectory)[labelled] * actions
-        for name, column in floats.items():
-            column[here] = _column(name, trajectory, labelled) * actions
-        if trajectory.kept_ids is not None:
-            legal_index[here] = [legal.index(ids) for ids in trajectory.kept_ids[labelled]]
-        if searched is not None:
+    legal_index = np.zeros(size, dtype=np.int64)
+    for place in parts if searched is not None or layout.has_sets else ():
+        trajectory, labelled = place.view.trajectory, _labels(place)[0]
+        if not place.is_stem and trajectory.kept_ids is not None:
+            here = slice(place.column, place.column + place.length)
+            legal_index[0, here] = [legal.index(ids) for ids in trajectory.kept_ids[labelled]]
+        if not place.is_stem and searched is not None:
             searched.put(place.column, trajectory, labelled)
-    batch = Batch(
-        objective=objective,
-        tokens=torch.from_numpy(tokens),
-        labels=torch.from_numpy(labels),
-        positions=torch.from_numpy(positions),
-        loss_mask=torch.from_numpy(mask),
-        segments=torch.from_numpy(segments),
-        parents=torch.from_numpy(parents) if (parents >= 0).any() else None,
-        policy_steps=torch.from_numpy(policy_steps),
-        legal_table=legal.table() if legal.sets else None,
-        legal_index=torch.from_numpy(legal_index) if legal.sets else None,
-        temperature=temperature,
-    )
-    tensors: dict[str, Any] = {name: torch.from_numpy(column) for name, column in floats.items()}
+    tensors: dict[str, Any] = {
+        name: padded(layout.actions_only(_column(name, layout.trajectories)), 0, np.float32)
+        for name in columns
+        if name != CANDIDATES
+    }
     if searched is not None:
         tensors["candidates"] = torch.from_numpy(searched.ids)
         tensors["candidate_weights"] = torch.from_numpy(searched.weights)
-    return replace(batch, **tensors)
+    steps = [one.policy_step if one.policy_steps is None else one.policy_steps for one in layout.trajectories]
+    return Batch(
+        objective=objective,
+        tokens=padded(layout.token_ids[layout.at], shape.pad_id, np.int64),
+        labels=padded(layout.token_ids[layout.at + 1], shape.pad_id, np.int64),
+        positions=padded(layout.positions, 0, np.int64),
+        loss_mask=padded(layout.mask, False, np.bool_),
+        segments=padded(layout.segments, -1, np.int64),
+        parents=padded(layout.parents, -1, np.int64) if (layout.parents >= 0).any() else None,
+        policy_steps=padded(layout.actions_only(steps), 0, np.int64),
+        legal_table=legal.table() if legal.sets else None,
+        legal_index=torch.from_numpy(legal_index) if legal.sets else None,
+        temperature=temperature,
+        **tensors,
+    )
+
+
+class _Layout:
+    """The tokens of a row's trajectories, one trajectory after another, and which of them stands in which column."""
+
+    def __init__(self, parts: Sequence[Place]) -> None:
+        self.trajectories = list({id(place.view.trajectory): place.view.trajectory for place in parts}.values())
+        lengths = [len(one.token_ids) for one in self.trajectories]
+        starts = dict(zip(map(id, self.trajectories), accumulate(lengths, initial=0)))
+        firsts = [starts[id(place.view.trajectory)] + place.view.start + place.begin for place in parts]
+        table = [
+            (first, place.begin, place.column, place.segment, place.parent, place.length)
+            for first, place in zip(firsts, parts)
+        ]
+        *of_parts, sizes = np.array(table, np.int64).reshape(-1, 6).T
+        first, begin, column, self.segments, self.parents = np.repeat(np.stack(of_parts), sizes, axis=1)
+        within = np.arange(len(column)) - column
+        self.at, self.positions = first + within, begin + within  # of the column's token; its label is the one after
+        self.lengths = np.array(lengths, np.int64)
+        self.mask = _end_to_end([np.zeros(one.length, bool) if one.is_stem else _labels(one)[1] for one in parts], bool)
+        self.token_ids = _end_to_end([one.token_ids for one in self.trajectories], np.int64)
+        self.has_sets = any(one.kept_ids is not None for one in self.trajectories)
+
+    def actions_only(self, values: Sequence[Any]) -> np.ndarray:
+        """A value, or an array [L], of each trajectory -> the labels' by column, 0 where they are no actions."""
+        if any(isinstance(value, np.ndarray) for value in values):
+            pairs = zip(values, self.lengths)
+            of_tokens = np.concatenate([one if isinstance(one, np.ndarray) else np.full(n, one) for one, n in pairs])
+        else:
+            of_tokens = np.repeat(np.array(values), self.lengths)
+        return np.where(self.mask, of_tokens[self.at + 1], 0)
+
+
+def _end_to_end(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
 
 
 def steps_of(trajectory: Trajectory) -> np.ndarray:
@@ -145,22 +180,20 @@ def has_signal(trajectory: Trajectory) -> bool:
 
 def counts_of(silent: Sequence[Trajectory]) -> tuple[int, float]:
     """(tokens, trajectories) that those left out of the rows add to the divisors of a batch's means."""
-    labels = [int(one.action_mask[1:].sum()) for one in silent]
-    shares = [count / max(1, int(one.action_mask.sum())) for count, one in zip(labels, silent)]
+    labels = [int(np.count_nonzero(one.action_mask[1:])) for one in silent]
+    shares = [count / max(1, int(np.count_nonzero(one.action_mask))) for count, one in zip(labels, silent)]
     return sum(labels), sum(shares)
 
 
-def _column(name: str, trajectory: Trajectory, labelled: slice) -> np.ndarray | float:
-    """What a float tensor of a batch holds of a trajectory's labels; off the actions it does not matter."""
+def _column(name: str, trajectories: Sequence[Trajectory]) -> list[np.ndarray | float]:
+    """What a float tensor of a batch holds of each trajectory: a value, or [L]; off the actions it does not matter."""
     if name == "advantages":
-        tokens = trajectory.token_advantages
-        return trajectory.advantage if tokens is None else tokens[labelled]
+        return [one.advantage if one.token_advantages is None else one.token_advantages for one in trajectories]
     if name == "episode_rewards":
-        return trajectory.reward
+        return [one.reward for one in trajectories]
     if name == "sequence_share":
-        return 1.0 / max(1, int(trajectory.action_mask.sum()))
-    array: np.ndarray = getattr(trajectory, "logprobs" if name == "behavior_logprobs" else name)
-    return array[labelled]
+        return [1.0 / max(1, int(np.count_nonzero(one.action_mask))) for one in trajectories]
+    return [getattr(one, "logprobs" if name == "behavior_logprobs" else name) for one in trajectories]
 
 
 class _Candidates:
@@ -188,11 +221,15 @@ class _LegalTable:
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
         self.sets: dict[bytes, int] = {}
+        self.seen: dict[int, int] = {}  # by id of an array, all of which outlive the table: most labels share a few
 
     def index(self, ids: np.ndarray | None) -> int:
         if ids is None:
             return 0
-        return self.sets.setdefault(np.asarray(ids, dtype=np.int64).tobytes(), len(self.sets) + 1)
+        if id(ids) not in self.seen:
+            content = np.asarray(ids, dtype=np.int64).tobytes()
+            self.seen[id(ids)] = self.sets.setdefault(content, len(self.sets) + 1)
+        return self.seen[id(ids)]
 
     def table(self) -> torch.Tensor:
         table = torch.zeros(len(self.sets) + 1, self.vocab_size, dtype=torch.bool)

@@ -21,6 +21,7 @@ class Filters(NamedTuple):
     temperature: Tensor | None  # [n] f32
     legal: Tensor | None  # [n, V] bool
     num_legal: Tensor | None  # [n] i64: ids in each row of `legal`
+    columns: Tensor | None  # [n, K] i64: the legal ids of each row in order, then others; None where rows have no set
     top_k: Tensor | None  # [n] i64
     top_p: Tensor | None  # [n] f32
     greedy: Tensor | None  # [n] bool
@@ -55,8 +56,12 @@ class Requests:
         legal_sets = [item.legal_ids for item in params]
         table, self.legal_index = _id_sets(legal_sets, vocab_size)
         self.legal_table, self.num_legal = torch.from_numpy(table).to(device), table.sum(1)
-        self.legal_ids = [None if ids is None else np.array(sorted(set(ids))) for ids in legal_sets]
+        self.legal_ids = [np.flatnonzero(one) for one in table]
         self.is_legal = np.array([ids is not None for ids in legal_sets])
+        self.columns: Tensor | None = None
+        if self.is_legal.all():
+            order = np.argsort(~table, axis=1, kind="stable")[:, : self.num_legal.max()]
+            self.columns = torch.from_numpy(order).to(device)
         self.is_filtered = (self.top_k > 0) | (self.top_p < 1)
         self.token_ids = np.zeros((rows, self.longest), np.int64)
         self.logprobs = np.zeros((rows, self.longest), np.float32)
@@ -73,10 +78,12 @@ class Requests:
         def on_device(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values).to(self.device)
 
+        index = on_device(self.legal_index[rows])
         return Filters(
             temperature=on_device(temperature) if (temperature != 1).any() else None,
-            legal=self.legal_table[on_device(self.legal_index[rows])] if is_legal else None,
+            legal=self.legal_table[index] if is_legal else None,
             num_legal=on_device(self.num_legal[self.legal_index[rows]]) if is_legal else None,
+            columns=None if self.columns is None else self.columns[index],
             top_k=on_device(top_k) if (top_k > 0).any() else None,
             top_p=on_device(top_p) if (top_p < 1).any() else None,
             greedy=on_device(temperature == 0) if (temperature == 0).any() else None,
@@ -123,8 +130,7 @@ class Requests:
     def _kept_ids(self, row: int, length: int) -> tuple[np.ndarray, ...] | None:
         if row in self.kept:
             return tuple(self.kept[row]) or None
-        ids = self.legal_ids[row]
-        return None if ids is None or not length else (ids,) * length
+        return (self.legal_ids[self.legal_index[row]],) * length if self.is_legal[row] and length else None
 
 
 def _id_sets(sets: Sequence[Sequence[int] | None], vocab_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -47,12 +47,22 @@ def kept_logprobs(
     return scaled.log_softmax(dim=-1)
 
 
-def draw(logprobs: Tensor, uniform: Tensor, greedy: Tensor | None, is_whole: bool = False) -> Tensor:
+def draw(
+    logprobs: Tensor,
+    uniform: Tensor,
+    greedy: Tensor | None,
+    is_whole: bool = False,
+    columns: Tensor | None = None,
+) -> Tensor:
     """One token a row by the inverse of the cumulative distribution.
 
     logprobs [B, V], uniform [B] f64 in [0, 1), greedy [B] bool (None: no row) -> ids [B]. A token outside the kept set
-    is never drawn; with `is_whole` no row has one.
+    is never drawn; with `is_whole` no row has one. `columns` [B, K] i64 hold all of each row's kept set in ascending
+    order, and may hold others after them: no other column is read.
     """
+    if columns is not None:
+        place = draw(logprobs.gather(1, columns), uniform, greedy)
+        return columns.gather(1, place[:, None]).squeeze(1)
     drawn = _first_above(logprobs, uniform)
     last = logprobs.shape[-1] - 1
     if is_whole:
@@ -88,16 +98,16 @@ def in_blocks(columns: Tensor) -> Tensor:
     return columns.reshape(len(columns), -1, BLOCK)
 
 
-def certainty(logprobs: Tensor, is_whole: bool = False) -> Tensor:
+def certainty(logprobs: Tensor, is_whole: bool = False, size: Tensor | None = None) -> Tensor:
     """KL(U || p) [B] of log-probs [B, V], U uniform over the kept set: -mean log p - log K, 0 where one token is kept.
 
     A token's part of self-certainty (Kang et al. 2502.18581, eq. 8, whose set is the whole vocabulary). With
-    `is_whole` every token is kept.
+    `is_whole` every token is kept; `size` [B] i64 is how many are (None: to be counted).
     """
     if is_whole:
         return -logprobs.mean(dim=-1) - math.log(logprobs.shape[-1])
     kept = logprobs > -torch.inf
-    size = kept.sum(dim=-1)
+    size = kept.sum(dim=-1) if size is None else size
     return -torch.where(kept, logprobs, 0).sum(dim=-1) / size - size.log()
 
 

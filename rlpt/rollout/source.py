@@ -153,9 +153,10 @@ class EpisodeSource:
         columns += ["returns"] if algorithm.head else []
         columns += ["candidates"] if algorithm.uses_targets else []
         shape = row_shape(context)
-        loud = [one for one in self.last_trajectories if self._is_scored(one)]
+        silent = [] if self._scores_all else [one for one in self.last_trajectories if not has_signal(one)]
+        loud = [one for one in self.last_trajectories if has_signal(one)] if silent else self.last_trajectories
         batches = pack(loud, context.objective, n, shape, columns, self.options.share_prompt)
-        tokens, number = counts_of([one for one in self.last_trajectories if not self._is_scored(one)])
+        tokens, number = counts_of(silent)
         batches[0] = replace(batches[0], silent_tokens=tokens, silent_trajectories=number)
         alone = algorithm.trains_head_alone(self.turns)
         batches = [replace(one, head=algorithm.head, head_alone=alone, turn=self.turns) for one in batches]
@@ -173,12 +174,15 @@ class EpisodeSource:
             fresh = self._play(missing, step)
             self._score(fresh, step)
             episodes += fresh
+            if rounds == 1:
+                break
             missing = wanted - self._groups_with_signal(episodes)
-            if missing <= 0 or rounds == 1:
+            if missing <= 0:
                 break
             missing = -(-missing // context.data_size) * context.data_size
         self.last_episodes = [episode for episode in episodes if episode.trajectories]
-        figures, plays = compare(episodes, context, self.baselines, self.selfplay.cuts)
+        counts = {"scored_tokens": self._scored_tokens}
+        figures, plays = compare(episodes, context, self.baselines, self.selfplay.cuts, counts)
         self.problems.record(plays)
         if self.preferences is not None:
             self.preferences.write(episodes, step)
@@ -186,7 +190,6 @@ class EpisodeSource:
             notes = _by_problem(episodes, lambda episode: [episode.note])
             self.memory.record(in_turn(context.gather(notes)), step)
         self.recent = [*self.recent, *self._texts(episodes)][-RECENT_TRACES:] if self._remembers else []
-        figures["scored_tokens"] = float(sum(context.gather(self._scored_tokens)))
         for key in ("episodes", "tokens", "prompt_tokens", "scored_tokens"):
             figures[key] += self._metrics[key]
         self._metrics |= figures | self.problems.metrics() | ({} if self.memory is None else self.memory.metrics())
@@ -195,11 +198,13 @@ class EpisodeSource:
     def _learned_from(self, episode: Episode) -> list[Trajectory]:
         return [one for one in episode.trajectories if not self.options.skip_silent or one.advantage != 0]
 
-    def _is_scored(self, trajectory: Trajectory) -> bool:
-        """Whether it has to be in the rows: something would be learned from it, or is read off it."""
+    @property
+    def _scores_all(self) -> bool:
+        """Whether trajectories without signal have to be in the rows: something would be learned from them, or is read
+        off them."""
         algorithm = self.context.algorithm
         learns_anyway = algorithm.needs_silent or algorithm.uses_targets or not algorithm.uses_rewards
-        return self.options.score_silent or self.context.scores_silent or learns_anyway or has_signal(trajectory)
+        return bool(self.options.score_silent or self.context.scores_silent or learns_anyway)
 
     def _play(self, groups: int, step: int) -> list[Episode]:
         """This rank's share of the problems that go on and of the next `groups` new ones, played."""

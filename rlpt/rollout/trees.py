@@ -35,14 +35,14 @@ class View:
     @cached_property
     def actions(self) -> np.ndarray:
         """[size] bool: which of its labels, the tokens after `start`, count here."""
-        labels = np.arange(self.start + 1, self.stop)
-        return self.trajectory.action_mask[labels] & (labels >= self.fresh)
+        actions = self.trajectory.action_mask[self.start + 1 : self.stop].copy()
+        actions[: max(0, self.fresh - self.start - 1)] = False
+        return actions
 
-    @property
+    @cached_property
     def stem(self) -> int:
-        """How many of its first positions have no label that counts."""
-        actions = self.actions
-        return int(actions.argmax()) if actions.any() else 0
+        """How many of its first positions have no label that counts; 0 where none counts."""
+        return int(self.actions.argmax()) if len(self.actions) else 0
 
 
 def views(trajectory: Trajectory) -> list[View]:

@@ -227,7 +227,7 @@ class Solve(SelfPlay):
             action_mask=np.arange(before + after) >= before,
             logprobs=np.concatenate([np.zeros(before, np.float32), completion.logprobs.astype(np.float32)]),
             temperature=self.temperature,
-            kept_ids=None if kept is None else (*(None for _ in range(before)), *kept),
+            kept_ids=None if kept is None else (*(None,) * before, *kept),
             truncated=self.ends and completion.finish_reason == "length",
             policy_step=policy_step,
         )

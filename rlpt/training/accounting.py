@@ -25,7 +25,8 @@ class Account:
 
     def add(self, other: Account) -> Account:
         """The sum."""
-        return Account(**{key: value + asdict(other)[key] for key, value in asdict(self).items()})
+        added = asdict(other)
+        return Account(**{key: value + added[key] for key, value in asdict(self).items()})
 
 
 def step_account(

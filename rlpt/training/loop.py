@@ -23,7 +23,7 @@ from rlpt.evaluation.summary import (
 from rlpt.models.snapshots import SnapshotKeeper, Snapshots
 from rlpt.training.accounting import Account, step_account
 from rlpt.training.figures import training_figures
-from rlpt.training.memory import memory_rows
+from rlpt.training.memory import memory_rows, settled_heap
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 from rlpt.training.preemption import StopRequest, remove_marker, signal_name, write_marker
 from rlpt.training.replicas import ReplicaCheck
@@ -144,7 +144,7 @@ class Trainer:
         self.progress = ProgressPrinter(config.schedule.steps, config.tracking.log_interval) if primary else None
         exit_code = 1
         try:
-            with self.watchdog.guard():
+            with self.watchdog.guard(), settled_heap():
                 exit_code = self._loop()
         finally:
             if self.progress is not None:

@@ -5,6 +5,10 @@ Activations and the KV cache of rollouts come on top; they depend on the rows an
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rlpt.config import Config
 from rlpt.training.accounting import weights_per_token
 
@@ -30,6 +34,17 @@ def memory_rows(config: Config, vocabulary: int, dtype_bytes: int, data_size: in
         sizes["shadow, its moments and gradients"] = SHADOW_COPIES * trained * FLOAT32
     sizes["in all"] = sum(sizes.values())
     return [(f"memory a rank, {what}", megabytes(size)) for what, size in sizes.items()]
+
+
+@contextmanager
+def settled_heap() -> Iterator[None]:
+    """Inside, the garbage collector passes over all objects that there are by now. It would find no garbage in modules
+    and model, and walks them for longer than a small model's step while the other ranks wait."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def weight_bytes(config: Config) -> int:

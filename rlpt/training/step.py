@@ -17,7 +17,6 @@ import torch
 from megatron.core.distributed import finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
-from torch.distributed import ReduceOp
 
 from rlpt.algorithms.base import LossTerms, Objective
 from rlpt.batch import Batch, Scores
@@ -253,8 +252,7 @@ class TrainStep:
 
     def _reduce(self, sums: Sums, counts: Counts) -> tuple[dict[str, float], dict[str, float]]:
         """The last stage's sums -> losses and metrics, on every rank."""
-        keys = self.mesh.pipeline.gather_objects((sorted(sums.totals), sorted(sums.maxima)))[-1]
-        totals = self._over_ranks(sums.totals, keys[0])
+        totals, largest = self._over_ranks(sums)
         losses = {name: totals[name, "loss"] / (divisor or 1.0) for name, divisor in counts.divisors.items()}
         metrics: dict[str, float] = {}
         for name, tokens in counts.tokens.items():
@@ -263,17 +261,17 @@ class TrainStep:
             metrics |= {f"{name}/{key}": value for key, value in means.items()}
             described = self.objectives[name].describe(means)
             metrics |= {f"{name}/{key}": value for key, value in described.items()}
-        largest = self._over_ranks(sums.maxima, keys[1], largest=True)
         return losses, metrics | {f"{name}/{key}": value for (name, key), value in largest.items()}
 
-    def _over_ranks(self, values: Mapping[Key, Tensor], keys: Sequence[Key], largest: bool = False) -> dict[Key, float]:
-        """Sums (or the largest) over data-parallel ranks of what the last pipeline stage has."""
-        device = self.device.torch_device
-        table = torch.tensor(
-            [float(values[k]) if k in values else 0.0 for k in keys], dtype=torch.float64, device=device
-        )
-        self.mesh.data.all_reduce(table, ReduceOp.MAX if largest else ReduceOp.SUM)
-        return dict(zip(keys, self.mesh.broadcast_from_last_stage(table).tolist()))
+    def _over_ranks(self, sums: Sums) -> tuple[dict[Key, float], dict[Key, float]]:
+        """Totals and maxima over data-parallel ranks of what the last pipeline stage has, in one collective."""
+        added, compared = self.mesh.pipeline.gather_objects((sorted(sums.totals), sorted(sums.maxima)))[-1]
+        own = [float(sums.totals.get(key, 0.0)) for key in added]
+        own += [float(sums.maxima.get(key, 0.0)) for key in compared]
+        table = self.mesh.data.all_gather(torch.tensor(own, dtype=torch.float64, device=self.device.torch_device))
+        whole = torch.cat([table[:, : len(added)].sum(0), table[:, len(added) :].amax(0)])
+        values = self.mesh.broadcast_from_last_stage(whole).tolist()
+        return dict(zip(added, values)), dict(zip(compared, values[len(added) :]))
 
     def _stopped(self, figures: Mapping[str, float], counts: Counts) -> str:
         """What is above its bound, "": nothing. Raises ConfigError for a bound of a figure that there is not."""

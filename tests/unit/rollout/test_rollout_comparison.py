@@ -183,3 +183,12 @@ def test_a_play_without_trajectories_has_no_advantages():
     assert figures == {"tokens": 0, "prompt_tokens": 0, "episodes": 1}
     assert plays == []
     assert algorithm.told == []
+
+
+def test_ranks_meet_once_a_play():
+    """However much there is to add up over ranks."""
+    calls = []
+    context = source_context(algorithm=Silent(), gather=lambda value: calls.append(value) or [value, value])
+    figures, _ = compare(play([0, 1]), context, {}, counts={"scored_tokens": 7})
+    assert len(calls) == 1
+    assert (figures["scored_tokens"], figures["episodes"], figures["prompt_tokens"]) == (14.0, 12.0, 8.0)

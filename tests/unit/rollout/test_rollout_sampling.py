@@ -108,6 +108,25 @@ def test_draws_at_the_ends_of_the_interval_stay_in_the_kept_set():
     assert draw(logprobs, uniform, torch.ones(4, dtype=torch.bool)).tolist() == [3] * 4  # greedy
 
 
+def test_draws_read_only_the_columns_that_may_be_kept():
+    """Same tokens and certainty as from whole rows of 300, where rows keep 1 to 40 of their legal ids."""
+    generator = torch.Generator().manual_seed(3)
+    rows, vocabulary = 200, 300
+    table = torch.rand(rows, vocabulary, generator=generator) < torch.linspace(0.01, 0.2, rows)[:, None]
+    table[:, 7] = True
+    columns = (~table).int().argsort(dim=1, stable=True)[:, : int(table.sum(1).max())]
+    uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
+    uniform[:2] = torch.tensor([0.0, 1 - 2.0**-53])
+    greedy = torch.arange(rows) % 5 == 4
+    for top_k in (None, torch.arange(rows) % 40):
+        logprobs = kept_logprobs(torch.randn(rows, vocabulary, generator=generator), None, table, top_k, None)
+        found = draw(logprobs, uniform, greedy, columns=columns)
+        assert found.tolist() == draw(logprobs, uniform, greedy).tolist()
+        assert len(set(found.tolist())) > 50
+        if top_k is None:
+            assert certainty(logprobs, size=table.sum(1)).tolist() == certainty(logprobs).tolist()
+
+
 def test_noise_is_uniform_and_belongs_to_seed_key_and_position():
     n = 20_000
     zeros, counter = np.zeros(n, np.uint64), np.arange(n, dtype=np.uint64)

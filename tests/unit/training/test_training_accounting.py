@@ -1,5 +1,7 @@
 """What a run costs and what it keeps in memory: hand-computed figures, and the real model's own count."""
 
+import gc
+
 import pytest
 from helpers.runs import write_run
 from helpers.tiny_model import VOCABULARY, build, one_rank, tiny_config
@@ -7,7 +9,7 @@ from helpers.tiny_model import VOCABULARY, build, one_rank, tiny_config
 from rlpt.__main__ import main
 from rlpt.config import load_config, parse_config
 from rlpt.training.accounting import Account, step_account, weights_per_token
-from rlpt.training.memory import adapter_parameters, base_parameters, megabytes, memory_rows, weight_bytes
+from rlpt.training.memory import adapter_parameters, base_parameters, megabytes, memory_rows, settled_heap, weight_bytes
 
 LAYER = 32 * 64 + 32 * 32 + 32 * 96 + 48 * 32  # [q; k; v], the projection, [gate; up], down
 BODY, PADDED = 2 * LAYER, 96
@@ -138,3 +140,9 @@ def test_a_dry_run_shows_what_each_rank_keeps_in_memory(tmp_path, capsys, monkey
     parameters = base_parameters(config, config.model.padded_vocabulary(400)) + adapter_parameters(config)
     assert f"{parameters:,}" in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_the_collector_passes_over_a_settled_heap():
+    with settled_heap():
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
