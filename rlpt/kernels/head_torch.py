@@ -2,15 +2,11 @@
 
 Shapes: n rows of a chunk, H hidden, V real columns of the shard. `logits` [n, V] is the one large buffer.
 
-With s_j = l_j - shift, E_j = e^{s_j} and slopes a_k (chosen ids), b (entropy) of a row, A = sum_k a_k:
+With s_j = l_j - log Z and slopes a_k (chosen ids), b (entropy) of a row, A = sum_k a_k:
 
-    p_j = r E_j,   r = e^{shift - log Z}
-    d loss / d l_j = -r E_j (A + b (s_j + shift - log Z + H)) + sum_k a_k [j = k]
+    G_j = d loss / d l_j = -e^{s_j} (b (s_j + H) + A) + sum_k a_k [j = k]
 
-The row's factor r (and the temperature's) moves to the small side of the products, and so do the chosen ids:
-
-    dX = -r (M @ W) + sum_k a_k W[k]         M_j = E_j (b s_j + A + b (shift - log Z + H)),  or E_j A where b = 0
-    dW = M^T @ (-r X) + sum_k a_k X at row k
+takes the place of the logits, divided by the temperature; then dX = G @ W and dW = G^T @ X.
 """
 
 from __future__ import annotations
@@ -52,29 +48,25 @@ class TorchHead:
             self._of_live_rows(slopes.live(), rows, finished, slopes, into)
             return
         for at, part in rows.chunks(self.chunk_size):
-            logits = self._logits(part).sub_(finished.log_sum[at, None])
-            self._products(part, logits, finished.log_sum[at], finished[at], slopes[at], into[at])
+            self._products(part, self._logits(part), finished[at], slopes[at], into[at])
 
-    def open(self, rows: Rows) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    def open(self, rows: Rows) -> tuple[Tensor, Tensor]:
         logits = self._logits(rows)
         found = rows.hidden.new_empty(len(rows.hidden), 3 + rows.column.shape[1], dtype=self._weight.dtype)
         self._reduce(rows, logits, found)
-        return (logits, _finite(found[:, 0])), found
+        return logits, found
 
-    def close(
-        self, rows: Rows, opened: tuple[Tensor, Tensor], finished: Finished, slopes: Slopes, into: Gradients
-    ) -> None:
-        logits, shift = opened
+    def close(self, rows: Rows, opened: Tensor, finished: Finished, slopes: Slopes, into: Gradients) -> None:
         share = slopes.live_share()
         if share >= _SPARSE:
-            self._products(rows, logits, shift, finished, slopes, into)
+            self._products(rows, opened, finished, slopes, into)
             return
         if into.hidden is not None:
             into.hidden.zero_()
         if share > 0:
             at = slopes.live().nonzero().squeeze(1)
             part = Gradients(None if into.hidden is None else torch.empty_like(into.hidden[: len(at)]), into.weight)
-            self._products(rows[at], logits[at], shift[at], finished[at], slopes[at], part)
+            self._products(rows[at], opened[at], finished[at], slopes[at], part)
             if into.hidden is not None and part.hidden is not None:
                 into.hidden.index_copy_(0, at, part.hidden)
 
@@ -88,67 +80,64 @@ class TorchHead:
 
     def _logits(self, rows: Rows) -> Tensor:
         """[n, V] at the temperature, illegal columns at -inf, in the buffer that every chunk uses."""
-        count = len(rows.hidden)
-        if self._buffer.numel() < count * self._real:
-            self._buffer = self._weight.new_empty(count * self._real)
-        logits = self._buffer[: count * self._real].view(count, self._real)
-        torch.mm(rows.hidden.to(self._weight.dtype) / self._shard.temperature, self._weight.t(), out=logits)
+        logits = self._product(rows)
         if self._illegal is not None and rows.legal_index is not None:
             for block in _blocks(logits):
                 logits[block].masked_fill_(self._illegal[rows.legal_index[block]], -torch.inf)
         return logits
 
+    def _product(self, rows: Rows) -> Tensor:
+        """`_logits`, whatever is legal."""
+        count = len(rows.hidden)
+        if self._buffer.numel() < count * self._real:
+            self._buffer = self._weight.new_empty(count * self._real)
+        logits = self._buffer[: count * self._real].view(count, self._real)
+        hidden, scale = rows.hidden.to(self._weight.dtype), 1 / self._shard.temperature
+        return torch.addmm(logits, hidden, self._weight.t(), beta=0, alpha=scale, out=logits)
+
     def _reduce(self, rows: Rows, logits: Tensor, found: Tensor) -> None:
-        """Fills statistics [n, 3 + J]; leaves the logits less their maximum in `logits`."""
+        """Fills statistics [n, 3 + J]."""
         if not self._real:
             found.zero_()[:, 0] = -torch.inf
             return
         peak, total, first, picked = found[:, 0], found[:, 1], found[:, 2], found[:, 3:]
         column = rows.column.clamp(max=self._real - 1)
         for block in _blocks(logits):
-            part = logits[block]
-            torch.amax(part, 1, out=peak[block])
-            picked[block] = part.gather(1, column[block])
-            part.sub_(_finite(peak[block])[:, None])
-            exponentials = part.exp()
+            torch.amax(logits[block], 1, out=peak[block])
+            picked[block] = logits[block].gather(1, column[block])
+            shifted = logits[block] - _finite(peak[block])[:, None]
+            exponentials = shifted.exp()
             torch.sum(exponentials, 1, out=total[block])
             if self._illegal is not None:
-                part.clamp_min_(_NOTHING)
-            first[block] = exponentials.mul_(part).sum(1)
+                shifted.clamp_min_(_NOTHING)
+            first[block] = exponentials.mul_(shifted).sum(1)
         picked.masked_fill_(~rows.owned, 0)
 
-    def _products(
-        self, rows: Rows, logits: Tensor, shift: Tensor, finished: Finished, slopes: Slopes, into: Gradients
-    ) -> None:
-        """Gradients from logits less `shift` [n], which are used up."""
-        count, wide = len(rows.hidden), self._weight.dtype
-        offset = shift - finished.log_sum
-        factor = -offset.exp()[:, None] / self._shard.temperature
-        bend = slopes.entropy[:, None]
-        level = slopes.chosen.sum(1, keepdim=True) + bend * (offset + finished.entropy)[:, None]
+    def _turn(self, rows: Rows, logits: Tensor, finished: Finished, slopes: Slopes) -> None:
+        """The logits become the gradient in them, divided by the temperature."""
+        scale = 1 / self._shard.temperature
+        bend = -scale * slopes.entropy[:, None]
+        level = bend * finished.entropy[:, None] - scale * slopes.chosen.sum(1, keepdim=True)
         curved = slopes.has_entropy()
         for block in _blocks(logits):
-            part = logits[block]
+            part = logits[block].sub_(finished.log_sum[block, None])
             if not curved:
-                part.exp_()
+                part.exp_().mul_(level[block])
                 continue
             exponentials = part.exp()
             part.clamp_min_(_NOTHING) if self._illegal is not None else None
             part.mul_(bend[block]).add_(level[block]).mul_(exponentials)
-        factor = factor if curved else factor * level
-        hidden = rows.hidden.to(wide)
-        chosen = torch.where(rows.owned & (rows.column < self._real), slopes.chosen, 0) / self._shard.temperature
-        column = rows.column.clamp(max=max(0, self._real - 1))
+        if self._real:
+            chosen = torch.where(rows.owned & (rows.column < self._real), slopes.chosen, 0) * scale
+            logits.scatter_add_(1, rows.column.clamp(max=self._real - 1), chosen)
+
+    def _products(self, rows: Rows, logits: Tensor, finished: Finished, slopes: Slopes, into: Gradients) -> None:
+        """Gradients from logits, which are used up."""
+        self._turn(rows, logits, finished, slopes)
         if into.hidden is not None:
-            grad = torch.mm(logits, self._weight).mul_(factor)
-            for k in range(chosen.shape[1] if self._real else 0):
-                grad.addcmul_(self._weight[column[:, k]], chosen[:, k, None])
-            into.hidden.copy_(grad)
-        if into.weight is not None and self._real and count:
-            grad = into.weight[: self._real]
-            grad.addmm_(logits.t(), hidden * factor)
-            for k in range(chosen.shape[1]):
-                grad.index_add_(0, column[:, k], hidden * chosen[:, k, None])
+            into.hidden.copy_(torch.mm(logits, self._weight))
+        if into.weight is not None:
+            into.weight[: self._real].addmm_(logits.t(), rows.hidden.to(self._weight.dtype))
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:

@@ -41,7 +41,7 @@ from rlpt.kernels.vocabulary_shard import (
     finish,
     owned_columns,
     sum_dtype,
-    valid_ids,
+    unknown_ids,
 )
 
 _ROUNDING = 8  # units in the last place of the largest slope by which one may differ from what was foretold
@@ -90,7 +90,7 @@ def vocab_parallel_logprob(
     ids = _chosen_ids(labels, candidates)
     column, owned = owned_columns(ids, vocab_start, columns)
     chosen = torch.where(owned, logprobs.gather(1, column), 0)
-    chosen = _reduce(chosen, dist.ReduceOp.SUM, group).masked_fill(~valid_ids(ids, vocab_size), -torch.inf)
+    chosen = _reduce(chosen, dist.ReduceOp.SUM, group).masked_fill(unknown_ids(ids, vocab_size), -torch.inf)
     return _result(chosen, _reduce(entropy, dist.ReduceOp.SUM, group), candidates)
 
 
@@ -172,16 +172,16 @@ class _LinearLogprob(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
         rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
-        valid = valid_ids(ids, plan.shard.vocab_size)
+        unknown = unknown_ids(ids, plan.shard.vocab_size)
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         ctx.ready = None
         if plan.slopes is not None and any(wanted):
             into = _empty_gradients(hidden, weight, wanted)
-            finished, foretold = _one_pass(head, rows, valid, plan.slopes, plan.group, into)
+            finished, foretold = _one_pass(head, rows, unknown, plan.slopes, plan.group, into)
             ctx.ready = _Ready(foretold, into)
         else:
-            finished = finish(head.statistics(rows), valid, plan.group)
-        ctx.save_for_backward(hidden, weight, ids, index, finished.log_sum, finished.entropy, finished.chosen)
+            finished = finish(head.statistics(rows), unknown, plan.group)
+        ctx.save_for_backward(hidden, weight, ids, unknown, index, finished.log_sum, finished.entropy, finished.chosen)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
         return finished.chosen, finished.entropy
@@ -189,7 +189,7 @@ class _LinearLogprob(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_chosen: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, ids, index, *figures = ctx.saved_tensors
+        hidden, weight, ids, unknown, index, *figures = ctx.saved_tensors
         if grad_chosen is None and grad_entropy is None:
             return (None,) * 5
         plan: _Plan = ctx.plan
@@ -198,7 +198,7 @@ class _LinearLogprob(torch.autograd.Function):
             torch.zeros_like(finished.chosen) if grad_chosen is None else grad_chosen,
             torch.zeros_like(finished.entropy) if grad_entropy is None else grad_entropy,
         )
-        slopes = _of_valid(slopes, valid_ids(ids, plan.shard.vocab_size))
+        slopes = _of_known(slopes, unknown)
         into = _use(ctx.ready, slopes)
         if into is None:
             into = _empty_gradients(hidden, weight, (ctx.needs_input_grad[0], ctx.needs_input_grad[1]))
@@ -210,14 +210,14 @@ class _LinearLogprob(torch.autograd.Function):
 
 
 def _one_pass(
-    head: Head, rows: Rows, valid: Tensor, slopes_of: SlopesOf, group: Group, into: Gradients
+    head: Head, rows: Rows, unknown: Tensor, slopes_of: SlopesOf, group: Group, into: Gradients
 ) -> tuple[Finished, Slopes]:
     """Figures of all rows, and the slopes by which their gradients were written to `into`."""
     parts, foretold = [], []
     # At least one part, so that a call without rows has figures too.
     for at, part in list(rows.chunks(head.chunk_size)) or [(slice(0, 0), rows)]:
         opened, statistics = head.open(part)
-        finished = finish(statistics, valid[at], group)
+        finished = finish(statistics, unknown[at], group)
         few = rows.column.shape[1] == 1
         said = slopes_of(
             at, LinearLogprob(finished.chosen[:, 0], finished.entropy, None if few else finished.chosen[:, 1:])
@@ -226,11 +226,13 @@ def _one_pass(
         if said.candidate_logprobs is not None:
             chosen = torch.cat([chosen, said.candidate_logprobs], 1)
         dtype = finished.entropy.dtype
-        slopes = _of_valid(Slopes(chosen.to(dtype), said.entropy.to(dtype)), valid[at])
+        slopes = _of_known(Slopes(chosen.to(dtype), said.entropy.to(dtype)), unknown[at])
         head.close(part, opened, finished, slopes, into[at])
         del opened  # the next chunk's logits take its place
         parts.append(finished)
         foretold.append(slopes)
+    if len(parts) == 1:
+        return parts[0], foretold[0]
     finished = Finished(*(torch.cat(one) for one in zip(*((p.log_sum, p.entropy, p.chosen) for p in parts))))
     return finished, Slopes(torch.cat([one.chosen for one in foretold]), torch.cat([one.entropy for one in foretold]))
 
@@ -239,17 +241,26 @@ def _use(ready: _Ready | None, slopes: Slopes) -> Gradients | None:
     """The gradients that were made beforehand, if they are those of `slopes`; None: they must be made now."""
     if ready is None or ready.gradients is None:
         return None
-    foretold = torch.cat([ready.slopes.chosen.flatten(), ready.slopes.entropy]).double()
-    arrived = torch.cat([slopes.chosen.flatten(), slopes.entropy]).double()
-    factor = float(arrived @ foretold) / max(float(foretold @ foretold), torch.finfo(torch.float64).tiny)
-    bound = _ROUNDING * torch.finfo(slopes.entropy.dtype).eps * arrived.abs().max() if len(arrived) else 0.0
-    if not bool(((arrived - factor * foretold).abs() <= bound).all()):
+    factor = _factor(slopes, ready.slopes)
+    if factor is None:
         return None
     made, ready.gradients = ready.gradients, None  # a second backward makes its own
     for gradient in (made.hidden, made.weight):
         if gradient is not None and factor != 1:
             gradient.mul_(factor)
     return made
+
+
+def _factor(arrived: Slopes, foretold: Slopes) -> float | None:
+    """The number that makes `arrived` of `foretold`, up to rounding; None: there is none."""
+    if not arrived.entropy.numel():
+        return 1.0
+    parts = (foretold.chosen, foretold.entropy, arrived.chosen, arrived.entropy)
+    before, after = both = torch.cat([part.flatten() for part in parts]).double().view(2, -1)
+    square, along = (both @ before).tolist()
+    factor: float = along / max(square, torch.finfo(torch.float64).tiny)
+    bound = _ROUNDING * torch.finfo(arrived.entropy.dtype).eps * after.abs().max()
+    return factor if bool(after.sub(before, alpha=factor).abs().max() <= bound) else None
 
 
 def _empty_gradients(hidden: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> Gradients:
@@ -259,9 +270,9 @@ def _empty_gradients(hidden: Tensor, weight: Tensor, wanted: tuple[bool, bool]) 
     )
 
 
-def _of_valid(slopes: Slopes, valid: Tensor) -> Slopes:
+def _of_known(slopes: Slopes, unknown: Tensor) -> Slopes:
     """Without those of ids outside the vocabulary, which are not functions of the logits."""
-    return Slopes(slopes.chosen.masked_fill(~valid, 0), slopes.entropy)
+    return Slopes(slopes.chosen.masked_fill(unknown, 0), slopes.entropy)
 
 
 def _illegal_table(table: Tensor, start: int, columns: int) -> Tensor:
@@ -297,6 +308,7 @@ def _reduce(tensor: Tensor, operation: Any, group: Group) -> Tensor:
 
 def _check(labels: Tensor, vocab_size: int, temperature: float, table: Tensor | None, index: Tensor | None) -> None:
     assert labels.dtype == torch.int64, f"labels must be int64, are {labels.dtype}"
+    assert index is None or index.dtype == torch.int64, f"legal_index must be int64, is {index.dtype}"
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: must be above 0 (a greedy sample is scored at temperature 1)")
     if (table is None) != (index is None):

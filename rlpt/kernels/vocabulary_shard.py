@@ -76,7 +76,7 @@ class Slopes:
     def live_share(self) -> float:
         """Of the rows: how many have a gradient. 1 where there are none, or tensors hold no data, as in a plan."""
         live = self.live()
-        return 1.0 if isinstance(live, FakeTensor) or not len(live) else float(live.float().mean())
+        return 1.0 if isinstance(live, FakeTensor) or not len(live) else int(live.count_nonzero()) / len(live)
 
     def has_entropy(self) -> bool:
         """Whether any row's entropy counts; True where tensors hold no data."""
@@ -120,16 +120,16 @@ class Head(Protocol):
         ...
 
 
-def finish(statistics: Tensor, valid: Tensor, group: Group) -> Finished:
+def finish(statistics: Tensor, unknown: Tensor, group: Group) -> Finished:
     """Statistics of each rank's shard [n, 3 + J] -> figures of the whole rows, by one collective.
 
     Each rank sends 3 + J numbers a row (16 bytes in f32 without candidates). All ranks add in the order of their ranks,
-    so they get the same bits. `valid` [n, J]: the chosen ids are in the vocabulary.
+    so they get the same bits. `unknown` [n, J]: chosen ids outside the vocabulary.
     """
     whole = merge(_gather(statistics, group))
     peak, total, first, picked = whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3:]
     log_total = total.log()
-    chosen = (picked - peak[:, None] - log_total[:, None]).masked_fill(~valid, -torch.inf)
+    chosen = (picked - peak[:, None] - log_total[:, None]).masked_fill(unknown, -torch.inf)
     return Finished(peak + log_total, log_total - first / total, chosen)
 
 
@@ -168,6 +168,6 @@ def owned_columns(ids: Tensor, start: int, columns: int) -> tuple[Tensor, Tensor
     return column.clamp(0, columns - 1), (column >= 0) & (column < columns)
 
 
-def valid_ids(ids: Tensor, vocab_size: int) -> Tensor:
-    """Bool: the id is one of the vocabulary."""
-    return (ids >= 0) & (ids < vocab_size)
+def unknown_ids(ids: Tensor, vocab_size: int) -> Tensor:
+    """Bool: the id is none of the vocabulary."""
+    return (ids < 0) | (ids >= vocab_size)

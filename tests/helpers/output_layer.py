@@ -1,10 +1,40 @@
 """Rows of an output layer with a padded vocabulary, and what log_softmax says of them."""
 
+from dataclasses import dataclass
+
+import pytest
 import torch
 
+from rlpt.kernels import compiler
+from rlpt.kernels.backend import Backend
 from rlpt.kernels.linear_logprob import LinearLogprob
 
 VOCAB, PADDED, HIDDEN, ROWS = 11, 14, 5, 7
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """How far a backend's figures and gradients may be from float64's: rounding of sums of logits up to 10."""
+
+    backend: Backend
+    dtype: torch.dtype
+    figures: float
+    gradients: float
+
+    def figures_close(self, got, want):
+        torch.testing.assert_close(got.double(), want.double(), rtol=self.figures, atol=self.figures)
+
+    def gradients_close(self, got, want):
+        torch.testing.assert_close(got.double(), want.double(), rtol=self.gradients, atol=self.gradients)
+
+
+TORCH = Exactness("torch", torch.float64, 1e-12, 1e-11)
+COMPILED = Exactness("compiled", torch.float32, 4e-6, 2e-5)
+with_compiler = pytest.mark.skipif(compiler.compiler() is None, reason="no C++ compiler on this machine")
+exact_heads = pytest.mark.parametrize(
+    "exact", [TORCH, pytest.param(COMPILED, marks=with_compiler)], ids=["torch", "compiled"]
+)
+cpu_backends = pytest.mark.parametrize("backend", ["torch", pytest.param("compiled", marks=with_compiler)])
 
 
 def inputs(rows=ROWS, padded=PADDED, dtype=torch.float64, seed=0):

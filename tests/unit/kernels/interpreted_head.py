@@ -18,7 +18,7 @@ import torch
 from rlpt.kernels import triton_head
 from rlpt.kernels.linear_logprob import LinearLogprob, linear_logprob
 from rlpt.kernels.triton_head import Tiles, TritonHead
-from rlpt.kernels.vocabulary_shard import Gradients, Rows, Shard, Slopes, finish, merge, owned_columns, valid_ids
+from rlpt.kernels.vocabulary_shard import Gradients, Rows, Shard, Slopes, finish, merge, owned_columns, unknown_ids
 
 HIDDEN, ROWS, CANDIDATES = 40, 13, 2
 BOUND = {torch.float32: 1e-5, torch.float16: 2e-3}  # of f16 the gradients' own rounding; figures are within 1e-5 too
@@ -108,7 +108,7 @@ def check_shards(edges: list[int], vocab: int) -> None:
         heads.append(TritonHead(weight[begin:end], Shard(begin, vocab, 1.0, None)))
         rows.append(Rows(hidden, *owned_columns(ids, begin, end - begin), None))
     parts = torch.stack([head.statistics(one) for head, one in zip(heads, rows)])
-    finished = finish(merge(parts), valid_ids(ids, vocab), None)
+    finished = finish(merge(parts), unknown_ids(ids, vocab), None)
     want = exact(hidden, weight, labels, candidates, vocab, 1.0, None, slopes)
     close(finished.chosen, want[0], 1e-5)
     close(finished.entropy, want[1], 1e-5)

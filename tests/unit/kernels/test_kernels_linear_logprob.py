@@ -4,35 +4,48 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from helpers.output_layer import HIDDEN, PADDED, ROWS, VOCAB, inputs, legal_sets, naive, slopes_of_weighted, weighted
+from helpers.output_layer import (
+    HIDDEN,
+    PADDED,
+    ROWS,
+    VOCAB,
+    cpu_backends,
+    exact_heads,
+    inputs,
+    legal_sets,
+    naive,
+    slopes_of_weighted,
+    weighted,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlpt.kernels.linear_logprob import linear_logprob, vocab_parallel_logprob
 
 
+@exact_heads
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("masked", [False, True])
-def test_outputs_and_gradients_equal_log_softmax(chunk_size, temperature, masked):
-    hidden, weight, labels, candidates = inputs()
+def test_outputs_and_gradients_equal_log_softmax(chunk_size, temperature, masked, exact):
+    hidden, weight, labels, candidates = inputs(dtype=exact.dtype)
     legal = legal_sets(labels) if masked else None
     if masked:
         candidates = torch.stack([labels, torch.zeros_like(labels)], 1)
     ours = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
-    theirs = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+    theirs = [hidden.double().clone().requires_grad_(), weight.double().clone().requires_grad_()]
     table, index = legal or (None, None)
     result = linear_logprob(
         *ours, labels, vocab_start=0, vocab_size=VOCAB, temperature=temperature, legal_table=table, legal_index=index,
-        chunk_size=chunk_size, candidates=candidates,
+        chunk_size=chunk_size, candidates=candidates, backend=exact.backend,
     )  # fmt: skip
     expected = naive(*theirs, labels, candidates, temperature, legal)
     for got, want in zip((result.logprobs, result.entropy, result.candidate_logprobs), expected):
-        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+        exact.figures_close(got, want)
     weighted(result.logprobs, result.entropy, result.candidate_logprobs).backward()
     weighted(*expected).backward()
     for got, want in zip(ours, theirs):
         assert want.grad.abs().max() > 0.1
-        torch.testing.assert_close(got.grad, want.grad, rtol=1e-11, atol=1e-11)
+        exact.gradients_close(got.grad, want.grad)
     assert ours[1].grad[VOCAB:].abs().max() == 0, "padding columns must not learn"
 
 
@@ -50,32 +63,37 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(outputs, (hidden.requires_grad_(), weight.requires_grad_()))
 
 
+@exact_heads
 @pytest.mark.parametrize("used", ["logprobs", "entropy"])
-def test_one_output_alone_has_its_own_gradient(used):
-    hidden, weight, labels, _ = inputs()
-    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    getattr(linear_logprob(ours, weight, labels, vocab_start=0, vocab_size=VOCAB), used).sum().backward()
-    naive(theirs, weight, labels)[used == "entropy"].sum().backward()
+def test_one_output_alone_has_its_own_gradient(used, exact):
+    hidden, weight, labels, _ = inputs(dtype=exact.dtype)
+    ours, theirs = hidden.clone().requires_grad_(), hidden.double().clone().requires_grad_()
+    options = {"vocab_start": 0, "vocab_size": VOCAB, "backend": exact.backend}
+    getattr(linear_logprob(ours, weight, labels, **options), used).sum().backward()
+    naive(theirs, weight.double(), labels)[used == "entropy"].sum().backward()
     assert theirs.grad.abs().max() > 0.1
-    torch.testing.assert_close(ours.grad, theirs.grad)
+    exact.gradients_close(ours.grad, theirs.grad)
 
 
+@exact_heads
 @pytest.mark.parametrize("width", [VOCAB, VOCAB + 1, PADDED, PADDED + 9])
-def test_a_legal_table_may_be_narrower_or_wider_than_the_padded_vocabulary(width):
-    hidden, weight, labels, _ = inputs()
+def test_a_legal_table_may_be_narrower_or_wider_than_the_padded_vocabulary(width, exact):
+    hidden, weight, labels, _ = inputs(dtype=exact.dtype)
     table, index = legal_sets(labels, width)
     result = linear_logprob(
-        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=index
-    )
-    torch.testing.assert_close(result.logprobs, naive(hidden, weight, labels, legal=(table, index))[0])
+        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=index,
+        backend=exact.backend,
+    )  # fmt: skip
+    exact.figures_close(result.logprobs, naive(hidden.double(), weight.double(), labels, legal=(table, index))[0])
 
 
+@cpu_backends
 @pytest.mark.parametrize("shift", [-20.0, 20.0, -300.0])
-def test_shifted_logits_change_nothing(shift):
+def test_shifted_logits_change_nothing(shift, backend):
     """All logits at -20 show a padded lane that counts as logit 0 (21 nats); f32 rounding of +-300 is 3e-5."""
     hidden, weight, labels, _ = inputs(dtype=torch.float32)
     hidden, weight = torch.cat([hidden, torch.full((ROWS, 1), shift)], 1), torch.cat([weight, torch.ones(PADDED, 1)], 1)
-    result = linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB)
+    result = linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, backend=backend)
     expected = naive(hidden.double(), weight.double(), labels)
     torch.testing.assert_close(result.logprobs.double(), expected[0], rtol=0, atol=2e-4)
     torch.testing.assert_close(result.entropy.double(), expected[1], rtol=0, atol=2e-4)
@@ -94,11 +112,13 @@ def test_bfloat16_inputs_give_float32_sums_and_bfloat16_gradients():
     assert hidden.grad.dtype == weight.grad.dtype == torch.bfloat16
 
 
-def test_no_rows_give_no_outputs_and_zero_gradients():
-    hidden, weight, labels, candidates = inputs(rows=0)
+@cpu_backends
+def test_no_rows_give_no_outputs_and_zero_gradients(backend):
+    hidden, weight, labels, candidates = inputs(rows=0, dtype=torch.float32)
     hidden.requires_grad_()
     weight.requires_grad_()
-    result = linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, candidates=candidates[:, :2])
+    options = {"vocab_start": 0, "vocab_size": VOCAB, "candidates": candidates[:, :2], "backend": backend}
+    result = linear_logprob(hidden, weight, labels, **options)
     assert result.logprobs.shape == (0,)
     assert result.candidate_logprobs.shape == (0, 2)
     (result.logprobs.sum() + result.entropy.sum()).backward()
@@ -106,25 +126,28 @@ def test_no_rows_give_no_outputs_and_zero_gradients():
     assert weight.grad.abs().max() == 0
 
 
-def test_ids_that_can_not_be_drawn_have_no_probability():
-    hidden, weight, labels, _ = inputs(rows=4)
+@cpu_backends
+def test_ids_that_can_not_be_drawn_have_no_probability(backend):
+    hidden, weight, labels, _ = inputs(rows=4, dtype=torch.float32)
     labels = torch.tensor([VOCAB, -1, VOCAB - 1, 3])
     table, index = legal_sets(torch.tensor([0, 1, VOCAB - 1, 5]))
     index = torch.tensor([0, 0, 3, 4])
     result = linear_logprob(
-        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=index
+        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=index, backend=backend
     )
     assert torch.isneginf(result.logprobs).tolist() == [True, True, False, True]
     assert result.entropy.isfinite().all()
 
 
-def test_one_legal_token_is_certain():
-    hidden, weight, labels, _ = inputs(rows=2)
+@cpu_backends
+def test_one_legal_token_is_certain(backend):
+    hidden, weight, labels, _ = inputs(rows=2, dtype=torch.float32)
     table = torch.zeros(2, PADDED, dtype=torch.bool)
     table[0] = table[1, labels[1]] = True
     result = linear_logprob(
-        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=torch.tensor([0, 1])
-    )
+        hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, legal_table=table, legal_index=torch.tensor([0, 1]),
+        backend=backend,
+    )  # fmt: skip
     assert result.logprobs[1] == 0
     assert result.entropy[1] == 0
 
@@ -140,11 +163,13 @@ class _LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_logits_exist_for_one_chunk_at_a_time():
+@cpu_backends
+def test_logits_exist_for_one_chunk_at_a_time(backend):
     rows, vocab, chunk = 64, 200, 4
     hidden, weight = torch.randn(rows, HIDDEN, requires_grad=True), torch.randn(vocab, HIDDEN, requires_grad=True)
     with _LargestTensor() as largest:
-        result = linear_logprob(hidden, weight, torch.arange(rows), vocab_start=0, vocab_size=vocab, chunk_size=chunk)
+        options = {"vocab_start": 0, "vocab_size": vocab, "chunk_size": chunk, "backend": backend}
+        result = linear_logprob(hidden, weight, torch.arange(rows), **options)
         (result.logprobs.sum() + result.entropy.sum()).backward()
     assert chunk * vocab <= largest.elements <= max(chunk * vocab, vocab * HIDDEN)
 
@@ -183,8 +208,8 @@ def test_reference_equals_log_softmax():
 LAYOUTS = {2: [(0, 7, 14), (0, 3, 14), (0, 11, 14)], 3: [(0, 5, 10, 14), (0, 6, 9, 14), (0, 1, 2, 14), (0, 9, 12, 14)]}
 
 
-def check_layout(edges, rank, group, one_pass):
-    hidden, full, labels, candidates = inputs()
+def check_layout(edges, rank, group, one_pass, exact):
+    hidden, full, labels, candidates = inputs(dtype=exact.dtype)
     begin, end = edges[rank], edges[rank + 1]
     for legal in (None, legal_sets(labels), legal_sets(labels, VOCAB)):
         table, index = legal or (None, None)
@@ -193,19 +218,19 @@ def check_layout(edges, rank, group, one_pass):
         local, weight = hidden.clone().requires_grad_(), full[begin:end].clone().requires_grad_()
         seen = []
         slopes = slopes_of_weighted(ROWS, seen) if one_pass else None
-        result = linear_logprob(local, weight, labels, chunk_size=3, slopes=slopes, **options)
+        result = linear_logprob(local, weight, labels, chunk_size=3, slopes=slopes, backend=exact.backend, **options)
         assert len(seen) == (3 if one_pass else 0)
-        whole, whole_weight = hidden.clone().requires_grad_(), full.clone().requires_grad_()
+        whole, whole_weight = hidden.double().clone().requires_grad_(), full.double().clone().requires_grad_()
         expected = naive(whole, whole_weight, labels, candidates, 0.9, legal)
         plain = vocab_parallel_logprob(hidden @ full[begin:end].t(), labels, **options)
         for outputs in (result, plain):
             for got, want in zip((outputs.logprobs, outputs.entropy, outputs.candidate_logprobs), expected):
-                torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+                exact.figures_close(got, want)
         weighted(result.logprobs, result.entropy, result.candidate_logprobs).backward()
         weighted(*expected).backward()
-        torch.testing.assert_close(weight.grad, whole_weight.grad[begin:end], rtol=1e-11, atol=1e-11)
+        exact.gradients_close(weight.grad, whole_weight.grad[begin:end])
         dist.all_reduce(local.grad, group=group)  # the caller's part: sum the partial gradients
-        torch.testing.assert_close(local.grad, whole.grad, rtol=1e-11, atol=1e-11)
+        exact.gradients_close(local.grad, whole.grad)
 
 
 def check_collectives(rank, group):
@@ -227,15 +252,15 @@ def check_collectives(rank, group):
     assert sent == [16 * ROWS, 24 * ROWS, 16 * 4, 16 * 3], sent
 
 
-def tensor_parallel_rank(rank, path):
+def tensor_parallel_rank(rank, path, exact):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=3)
     groups = {2: dist.new_group([0, 1]), 3: dist.new_group([0, 1, 2])}
     for size, layouts in LAYOUTS.items():
         for edges in layouts:
             if rank < size:
-                check_layout(edges, rank, groups[size], one_pass=False)
-                check_layout(edges, rank, groups[size], one_pass=True)
+                check_layout(edges, rank, groups[size], False, exact)
+                check_layout(edges, rank, groups[size], True, exact)
     check_collectives(rank, groups[3])
     hidden, weight, labels, _ = inputs(rows=0)
     assert linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, group=groups[3]).logprobs.shape == (
@@ -244,5 +269,6 @@ def tensor_parallel_rank(rank, path):
     dist.destroy_process_group()
 
 
-def test_shards_of_two_and_three_ranks_equal_the_whole(tmp_path):
-    multiprocessing.spawn(tensor_parallel_rank, args=(str(tmp_path / "store"),), nprocs=3)
+@exact_heads
+def test_shards_of_two_and_three_ranks_equal_the_whole(tmp_path, exact):
+    multiprocessing.spawn(tensor_parallel_rank, args=(str(tmp_path / "store"), exact), nprocs=3)

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from helpers.output_layer import ROWS, VOCAB, inputs, legal_sets, naive, slopes_of_weighted, weighted
+from helpers.output_layer import (
+    ROWS,
+    TORCH,
+    VOCAB,
+    cpu_backends,
+    exact_heads,
+    inputs,
+    legal_sets,
+    naive,
+    slopes_of_weighted,
+    weighted,
+)
 
 from rlpt.kernels import head_torch
 from rlpt.kernels.linear_logprob import LinearLogprob, linear_logprob
@@ -13,44 +24,45 @@ class Products:
 
     def __init__(self, monkeypatch):
         self.logits = 0
-        plain = head_torch.TorchHead._logits
+        plain = head_torch.TorchHead._product
 
         def counted(head, rows):
             self.logits += len(rows.hidden)
             return plain(head, rows)
 
-        monkeypatch.setattr(head_torch.TorchHead, "_logits", counted)
+        monkeypatch.setattr(head_torch.TorchHead, "_product", counted)
 
 
 def leaves(hidden, weight):
     return [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
 
 
-def assert_same_gradients(ours, theirs, tolerance=1e-11):
+def assert_same_gradients(ours, theirs, exact=TORCH):
     for got, want in zip(ours, theirs):
         assert want.grad.abs().max() > 0.1
-        torch.testing.assert_close(got.grad, want.grad, rtol=tolerance, atol=tolerance)
+        exact.gradients_close(got.grad, want.grad)
 
 
+@exact_heads
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("masked", [False, True])
-def test_one_pass_equals_log_softmax(chunk_size, temperature, masked, monkeypatch):
-    hidden, weight, labels, candidates = inputs()
+def test_one_pass_equals_log_softmax(chunk_size, temperature, masked, exact, monkeypatch):
+    hidden, weight, labels, candidates = inputs(dtype=exact.dtype)
     legal = legal_sets(labels) if masked else None
     table, index = legal or (None, None)
-    ours, theirs = leaves(hidden, weight), leaves(hidden, weight)
+    ours, theirs = leaves(hidden, weight), leaves(hidden.double(), weight.double())
     products = Products(monkeypatch)
     result = linear_logprob(
         *ours, labels, vocab_start=0, vocab_size=VOCAB, temperature=temperature, legal_table=table, legal_index=index,
-        chunk_size=chunk_size, candidates=candidates, slopes=slopes_of_weighted(ROWS),
+        chunk_size=chunk_size, candidates=candidates, slopes=slopes_of_weighted(ROWS), backend=exact.backend,
     )  # fmt: skip
     expected = naive(*theirs, labels, candidates, temperature, legal)
     for got, want in zip((result.logprobs, result.entropy, result.candidate_logprobs), expected):
-        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+        exact.figures_close(got, want)
     weighted(result.logprobs, result.entropy, result.candidate_logprobs).backward()
     weighted(*expected).backward()
-    assert_same_gradients(ours, theirs)
+    assert_same_gradients(ours, theirs, exact)
     assert ours[1].grad[VOCAB:].abs().max() == 0, "padding columns must not learn"
     assert products.logits == ROWS, "the logits were made more than once"
 
@@ -80,7 +92,8 @@ def test_a_second_backward_is_right_too():
     assert_same_gradients(ours, theirs)
 
 
-def test_a_clipped_ratio_has_its_gradient_in_one_pass(monkeypatch):
+@cpu_backends
+def test_a_clipped_ratio_has_its_gradient_in_one_pass(backend, monkeypatch):
     """PPO's slopes are a function of the chunk's own log-probs; rows that it cuts add nothing and cost nothing."""
     hidden, weight, labels, _ = inputs(rows=40, dtype=torch.float32)
     ours, theirs = leaves(hidden, weight), leaves(hidden, weight)
@@ -99,7 +112,8 @@ def test_a_clipped_ratio_has_its_gradient_in_one_pass(monkeypatch):
         return LinearLogprob(found, torch.zeros_like(found))
 
     products = Products(monkeypatch)
-    result = linear_logprob(*ours, labels, vocab_start=0, vocab_size=VOCAB, chunk_size=11, slopes=slopes)
+    options = {"vocab_start": 0, "vocab_size": VOCAB, "chunk_size": 11, "slopes": slopes, "backend": backend}
+    result = linear_logprob(*ours, labels, **options)
     (loss(result.logprobs) / 40).backward()
     (loss(naive(*theirs, labels)[0]) / 40).backward()
     for got, want in zip(ours, theirs):
@@ -108,26 +122,28 @@ def test_a_clipped_ratio_has_its_gradient_in_one_pass(monkeypatch):
     assert products.logits == 40
 
 
-def test_rows_without_a_gradient_are_not_computed_again(monkeypatch):
-    hidden, weight, labels, _ = inputs()
-    ours, theirs = leaves(hidden, weight), leaves(hidden, weight)
-    result = linear_logprob(*ours, labels, vocab_start=0, vocab_size=VOCAB, chunk_size=2)
+@exact_heads
+def test_rows_without_a_gradient_are_not_computed_again(exact, monkeypatch):
+    hidden, weight, labels, _ = inputs(dtype=exact.dtype)
+    ours, theirs = leaves(hidden, weight), leaves(hidden.double(), weight.double())
+    result = linear_logprob(*ours, labels, vocab_start=0, vocab_size=VOCAB, chunk_size=2, backend=exact.backend)
     products = Products(monkeypatch)
     result.logprobs[[1, 4]].sum().backward()
     naive(*theirs, labels)[0][[1, 4]].sum().backward()
-    assert_same_gradients(ours, theirs)
+    assert_same_gradients(ours, theirs, exact)
     assert products.logits == 2
 
 
-def test_frozen_weights_and_no_rows():
-    hidden, weight, labels, _ = inputs()
-    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    options = {"vocab_start": 0, "vocab_size": VOCAB, "slopes": slopes_of_weighted(ROWS)}
+@exact_heads
+def test_frozen_weights_and_no_rows(exact):
+    hidden, weight, labels, _ = inputs(dtype=exact.dtype)
+    ours, theirs = hidden.clone().requires_grad_(), hidden.double().clone().requires_grad_()
+    options = {"vocab_start": 0, "vocab_size": VOCAB, "slopes": slopes_of_weighted(ROWS), "backend": exact.backend}
     result = linear_logprob(ours, weight, labels, **options)
     weighted(result.logprobs, result.entropy).backward()
-    weighted(*naive(theirs, weight, labels)[:2]).backward()
-    torch.testing.assert_close(ours.grad, theirs.grad)
-    hidden, weight, labels, _ = inputs(rows=0)
+    weighted(*naive(theirs, weight.double(), labels)[:2]).backward()
+    exact.gradients_close(ours.grad, theirs.grad)
+    hidden, weight, labels, _ = inputs(rows=0, dtype=exact.dtype)
     hidden.requires_grad_()
     result = linear_logprob(hidden, weight, labels, **(options | {"slopes": slopes_of_weighted(0)}))
     (result.logprobs.sum() + result.entropy.sum()).backward()
