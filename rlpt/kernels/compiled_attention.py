@@ -67,6 +67,7 @@ def can_compile(mixed: Tensor) -> bool:
 def compiled_attention(mixed: Tensor, cos: Tensor, sin: Tensor, trees: Trees) -> Tensor:
     """mixed [T, B, G, h + 2, d] f32, of each group its queries, its key and its value, not turned yet; cos and sin
     [T, B, 1, d / 2] -> [T, B, G * h * d]: softmax(q k / sqrt(d)) v over what each token attends to."""
+    assert can_compile(mixed), "a layout with trees is for float32 tensors with data on a CPU"
     out: Tensor = _CompiledAttention.apply(mixed.contiguous(), cos, sin, trees)
     return out.flatten(2)
 

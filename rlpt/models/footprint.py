@@ -93,7 +93,8 @@ def _layout(policy: Policy, rows: int, length: int) -> Layout:
     with unset_fake_temporarily():
         frequencies = torch.ones(config.kv_channels // 2)
         positions = torch.arange(length).expand(rows, length)
-        return Layout.of(frequencies, positions, _segments(rows, length), None, config.params_dtype)
+        segments = _segments(rows, length)
+        return Layout.of(frequencies, positions, segments, None, config.params_dtype, may_compile=False)
 
 
 def _hidden(policy: Policy, rows: int, length: int) -> Tensor:
