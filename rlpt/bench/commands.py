@@ -111,7 +111,7 @@ def bench_decode(
     threads: _Threads = 0,
     json_file: _Json = None,
 ) -> None:
-    """Sample rows of equal lengths: this project and transformers' generate, the same weights.
+    """Sample rows of equal lengths: this project, transformers' generate, Megatron-Core's static context; same weights.
 
     [bold]rlpt bench decode[/bold]
     [bold]rlpt bench decode --batch 8 --batch 128 --json decode.json[/bold]
