@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlpt.bench.head_peers import peers
-from rlpt.bench.head_problem import DTYPES, LOSSES, Loss, Problem, Shape, clipped_with_entropy, make_problem
+from rlpt.bench.head_problem import DTYPES, LOSSES, Loss, Problem, Shape, clipped, clipped_with_entropy, make_problem
 from rlpt.bench.memory import nothing_kept, peak_bytes
 from rlpt.bench.paired import machine, print_table, run_paired, summarize, write_figures
 from rlpt.errors import UserError
@@ -28,6 +28,7 @@ _NOTES = (
     "share of limit: the time of the three products over the contender's, within the rounds.",
     "extra memory: the peak above what inputs take, gradients included. gradient: largest relative error to naive.",
 )
+_CLIPPED = "Clipped rows have no gradient; rlpt leaves them out of its products: its share of the limit may exceed 1."
 
 
 def naive(problem: Problem, loss: Loss) -> Tensor:
@@ -87,6 +88,7 @@ def main(shape: Shape, pairs: int, threads: int, json_file: Path | None) -> None
     figures |= {"torch": torch.__version__, "losses": {}}
     for title, loss in LOSSES.items():
         theirs, notes = peers(loss, problem.weight)
+        notes = [_CLIPPED, *notes] if loss is clipped else notes
         figures["losses"][title] = measure(problem, contenders(loss) | theirs, shape, pairs)
         _print(title, figures["losses"][title], shape, pairs, notes)
     if json_file is not None:
