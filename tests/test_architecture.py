@@ -35,7 +35,7 @@ MAY_IMPORT = {  # unit -> units beyond its own
 }
 TORCH_FREE = (ROW0 - {"batch"}) | TASKS
 WALL = re.compile(
-    r"rlpt/(distributed/|models/|data/indexed\.py|training/(step|optimizer|checkpoint_weights)\.py|bench/step_megatron\.py)"
+    r"rlpt/(distributed/|models/|data/indexed\.py|training/(step|optimizer|checkpoint_weights)\.py|bench/(step|decode)_megatron\.py)"
 )
 DOOR = {"rlpt/distributed/device.py", "rlpt/kernels/hardware.py"}
 # Upstream's own spelling at upstream's border.

@@ -72,13 +72,15 @@ def bench_head(
     pairs: Annotated[int, typer.Option(min=1, help="runs of each contender, interleaved")] = 7,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures here too")] = None,
 ) -> None:
-    """Loss and gradients of the output layer: this project's two ways, plain torch, torch's chunked one, the limit.
+    """Loss and gradients of the output layer: this project's two ways, plain torch, torch's and Liger's chunked ones.
+
+    Liger-Kernel takes part where it is installed: [bold]pip install 'rlpt\\[bench]'[/bold]
 
     [bold]rlpt bench head[/bold]
     [bold]rlpt bench head --rows 8192 --hidden 2048 --vocabulary 131072 --dtype bfloat16 --device DEVICE[/bold]
     """
-    from rlpt.bench.head import Shape
     from rlpt.bench.head import main as measure_head
+    from rlpt.bench.head_problem import Shape
 
     measure_head(Shape(rows, hidden, vocabulary, live, dtype, device), pairs, threads, json_file)
 
@@ -109,7 +111,7 @@ def bench_decode(
     threads: _Threads = 0,
     json_file: _Json = None,
 ) -> None:
-    """Sample rows of equal lengths: this project and transformers' generate, the same weights.
+    """Sample rows of equal lengths: this project, transformers' generate, Megatron-Core's static context; same weights.
 
     [bold]rlpt bench decode[/bold]
     [bold]rlpt bench decode --batch 8 --batch 128 --json decode.json[/bold]

@@ -95,7 +95,7 @@ class Models:
 
     def __init__(self, shape: Shape, device_kind: str, threads: int) -> None:
         """`device_kind`: "cpu" (float32), "gpu" (bfloat16) or "auto"; `threads` 0: one a core."""
-        config = model_config(shape, device_kind, threads)
+        self.config = config = model_config(shape, device_kind, threads)
         self.shape, self.device = shape, setup_device(config.device)
         self.policy = build_policy(config, shape.vocab_size, self.device)
         self.llama = self._llama(llama_config(config, shape.vocab_size, _PAD, _PAD + 1, self.device.dtype))

@@ -22,8 +22,8 @@ from rlpt.models.gpt import transformer_config
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
 
 
-def megatron_step(config: Config, vocabulary: int, device: Device) -> Callable[[Tensor], float]:
-    """(texts [microbatches, B, T + 1]) -> the loss, after one update: what a user of Megatron-Core writes."""
+def megatron_gpt(config: Config, vocabulary: int, device: Device) -> Any:
+    """Its GPT from its local layer spec, with random weights; the parameters' names and shapes are those of ours."""
     options = {
         "use_te_activation_func": False,
         "bias_activation_fusion": device.kind == "gpu",
@@ -31,7 +31,7 @@ def megatron_step(config: Config, vocabulary: int, device: Device) -> Callable[[
     }
     with device.megatron():
         model_parallel_cuda_manual_seed(config.seed, force_reset_rng=True)
-        model: Any = GPTModel(
+        return GPTModel(
             config=replace(transformer_config(config, device), **options),
             transformer_layer_spec=get_gpt_layer_local_spec(normalization="RMSNorm"),
             vocab_size=vocabulary,
@@ -40,6 +40,11 @@ def megatron_step(config: Config, vocabulary: int, device: Device) -> Callable[[
             position_embedding_type="rope",
             rotary_base=config.model.rotary_base,
         ).to(device.torch_device)
+
+
+def megatron_step(config: Config, vocabulary: int, device: Device) -> Callable[[Tensor], float]:
+    """(texts [microbatches, B, T + 1]) -> the loss, after one update: what a user of Megatron-Core writes."""
+    model = megatron_gpt(config, vocabulary, device)
 
     def accumulate(module: Any, texts: Tensor) -> float:
         total = 0.0

@@ -18,7 +18,7 @@ from rlpt.bench.growth.curves import Axis, Growth, growth, peaks, rows_of, times
 from rlpt.bench.growth.rollouts import Rollouts, Sizes, group, response, turns
 from rlpt.bench.growth.tensor import Steps, tensor
 from rlpt.bench.growth.vocabulary import Heads, vocabulary
-from rlpt.bench.head import Shape as HeadShape
+from rlpt.bench.head_problem import Shape as HeadShape
 from rlpt.bench.memory import nothing_kept
 from rlpt.bench.paired import machine, print_table, write_figures
 from rlpt.distributed.device import setup_device

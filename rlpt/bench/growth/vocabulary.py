@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rlpt.bench.growth.curves import Axis, Way
 from rlpt.bench.growth.laws import head_flops
-from rlpt.bench.head import Problem, Shape, clipped, make_problem, naive, ours, run
+from rlpt.bench.head import naive, ours, run
+from rlpt.bench.head_problem import Problem, Shape, clipped_with_entropy, make_problem
 from rlpt.kernels.backend import choose_head
 from rlpt.kernels.vocabulary_shard import Shard, sum_dtype
 
@@ -53,8 +54,12 @@ def vocabulary(heads: Heads) -> Axis:
         )
 
     ways = (
-        way("rlpt, one pass", lambda given: ours(given, clipped, one_pass=True), one_pass),
-        way("naive torch", lambda given: naive(given, clipped), lambda size: NAIVE_TABLES * 4.0 * rows * size),
+        way("rlpt, one pass", lambda given: ours(given, clipped_with_entropy, one_pass=True), one_pass),
+        way(
+            "naive torch",
+            lambda given: naive(given, clipped_with_entropy),
+            lambda size: NAIVE_TABLES * 4.0 * rows * size,
+        ),
     )
     return Axis(
         "vocabulary",

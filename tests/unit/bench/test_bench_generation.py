@@ -40,10 +40,30 @@ def test_transformers_has_the_same_weights():
 
 
 @pytest.mark.usefixtures("_rank")
+def test_megatron_has_the_same_weights():
+    """The best tokens of its loop over a static context are ours, and so are the log-probs of what we drew."""
+    from rlpt.bench.decode_megatron import MegatronDecoder
+    from rlpt.rollout.generator import PolicyGenerator
+    from rlpt.types import SamplingParams
+
+    models = Models(TINY, "cpu", 1)
+    megatron = MegatronDecoder(models.policy.gpt, models.config, TINY.vocab_size, models.device)
+    generator, prompts = PolicyGenerator(models.policy), random_prompts(5, 6, 6, TINY.vocab_size)
+    best = generator(prompts, [SamplingParams(9, temperature=0.0)] * 5, range(5))
+    greedy = megatron.generate(prompts, 9, lambda logits: logits.argmax(1, keepdim=True))
+    assert greedy.tolist() == [completion.token_ids.tolist() for completion in best]
+    drawn = generator(prompts, [SamplingParams(9)] * 5, range(5))
+    assert megatron.largest_difference(prompts, drawn) < 1e-5
+    assert megatron.largest_difference(prompts[::-1], drawn) > 1e-2
+    assert megatron.generate(prompts, 9).shape == (5, 9)
+
+
+@pytest.mark.usefixtures("_rank")
 def test_decode_writes_what_it_measured(tmp_path, capsys):
     decode.main([2, 3], 4, 5, 2, "cpu", 1, tmp_path / "decode.json", TINY)
     figures = json.loads((tmp_path / "decode.json").read_text())
     assert set(figures["batches"]) == {"2", "3"}
+    assert all(figure["largest_difference_from_megatron"] < 1e-5 for figure in figures["batches"].values())
     printed = capsys.readouterr().out
     for name, figure in figures["batches"]["3"]["contenders"].items():
         assert name in printed
