@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rlpt.kernels.compiler import load, suits
+from rlpt.kernels.compiler import has_data, load, suits
 
 _SOURCE = Path(__file__).with_name("attention.cpp")
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
@@ -67,7 +67,7 @@ def can_compile(mixed: Tensor) -> bool:
 def compiled_attention(mixed: Tensor, cos: Tensor, sin: Tensor, trees: Trees) -> Tensor:
     """mixed [T, B, G, h + 2, d] f32, of each group its queries, its key and its value, not turned yet; cos and sin
     [T, B, 1, d / 2] -> [T, B, G * h * d]: softmax(q k / sqrt(d)) v over what each token attends to."""
-    assert can_compile(mixed), "a layout with trees is for float32 tensors with data on a CPU"
+    assert can_compile(mixed), "a layout with trees is for float32 on a CPU"
     out: Tensor = _CompiledAttention.apply(mixed.contiguous(), cos, sin, trees)
     return out.flatten(2)
 
@@ -101,6 +101,8 @@ def _call(
     grad: Tensor | None,
     of_mixed: Tensor | None,
 ) -> None:
+    if not has_data(inputs[0]):
+        return
     library = load(_SOURCE)
     assert library is not None, "can_compile says whether there is a library"
     mixed, cos, sin = inputs

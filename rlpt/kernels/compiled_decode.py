@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlpt.kernels.compiler import load, suits
+from rlpt.kernels.compiler import has_data, load, suits
 
 _SOURCE = Path(__file__).with_name("decode_step.cpp")
 _LANES, _PANEL = 16, 32
@@ -59,7 +59,7 @@ class LayerTensors(NamedTuple):
 
 def can_compile(weight: Tensor) -> bool:
     """Whether decoding with such weights is compiled: float32 on a CPU with a C++ compiler."""
-    return suits(weight, _SOURCE)
+    return has_data(weight) and suits(weight, _SOURCE)
 
 
 class CompiledDecode:

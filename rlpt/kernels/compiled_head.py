@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlpt.kernels.compiler import load, suits
+from rlpt.kernels.compiler import has_data, load, suits
 from rlpt.kernels.head_torch import TorchHead
 from rlpt.kernels.vocabulary_shard import Finished, Rows, Shard, Slopes
 
@@ -28,7 +28,7 @@ class _Logits(ctypes.Structure):
 
 def can_compile(weight: Tensor) -> bool:
     """Whether an output layer with such weights has compiled passes."""
-    return suits(weight, _SOURCE)
+    return has_data(weight) and suits(weight, _SOURCE)
 
 
 class CompiledHead(TorchHead):

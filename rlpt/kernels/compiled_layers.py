@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlpt.kernels.compiler import load, suits
+from rlpt.kernels.compiler import has_data, load, suits
 
 _SOURCE = Path(__file__).with_name("layers.cpp")
 _Pointer, _Long, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -31,12 +31,18 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def _run(name: str, *given: Tensor | float) -> None:
+    """Nothing where tensors hold no data, as in a plan."""
+    if all(has_data(one) for one in given if isinstance(one, Tensor)):
+        places = (one.data_ptr() if isinstance(one, Tensor) else one for one in given)
+        getattr(_library(), name)(*places)
+
+
 def normalized(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """x [..., H] / rms * weight [H], and 1 / rms [...]."""
     x = x.contiguous()
     out, scale = torch.empty_like(x), x.new_empty(x.shape[:-1])
-    places = (x.data_ptr(), weight.data_ptr(), epsilon, scale.numel(), x.shape[-1], out.data_ptr(), scale.data_ptr())
-    _library().rlpt_normalized(*places, torch.get_num_threads())
+    _run("rlpt_normalized", x, weight, epsilon, scale.numel(), x.shape[-1], out, scale, torch.get_num_threads())
     return out, scale
 
 
@@ -44,9 +50,8 @@ def normalized_backward(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor) 
     """Gradients of x and weight from that of the result."""
     x, grad = x.contiguous(), grad.contiguous()
     of_x, of_weight = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), x.shape[-1])
-    given = (tensor.data_ptr() for tensor in (x, weight, scale, grad))
     sizes = (scale.numel(), x.shape[-1])
-    _library().rlpt_normalized_backward(*given, *sizes, of_x.data_ptr(), of_weight.data_ptr(), len(of_weight))
+    _run("rlpt_normalized_backward", x, weight, scale, grad, *sizes, of_x, of_weight, len(of_weight))
     return of_x, of_weight.sum(0)
 
 
@@ -54,8 +59,7 @@ def gated(both: Tensor) -> Tensor:
     """both [..., 2F], a gate beside what it lets through -> silu(gate) * up [..., F]."""
     both = both.contiguous()
     out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
-    width = out.shape[-1]
-    _library().rlpt_gated(both.data_ptr(), out.numel() // width, width, out.data_ptr(), torch.get_num_threads())
+    _run("rlpt_gated", both, out.numel() // out.shape[-1], out.shape[-1], out, torch.get_num_threads())
     return out
 
 
@@ -63,6 +67,5 @@ def gated_backward(both: Tensor, grad: Tensor) -> Tensor:
     """The gradient of `both` from that of its result."""
     both, grad = both.contiguous(), grad.contiguous()
     out, width = torch.empty_like(both), grad.shape[-1]
-    sizes = (grad.numel() // width, width)
-    _library().rlpt_gated_backward(both.data_ptr(), grad.data_ptr(), *sizes, out.data_ptr(), torch.get_num_threads())
+    _run("rlpt_gated_backward", both, grad, grad.numel() // width, width, out, torch.get_num_threads())
     return out

@@ -56,13 +56,13 @@ def load(source: Path) -> ctypes.CDLL | None:
 
 
 def suits(tensor: Tensor, source: Path) -> bool:
-    """Whether compiled kernels take tensors like this one: float32 with data on a CPU, and the source compiles."""
-    return (
-        tensor.device.type == "cpu"
-        and tensor.dtype == torch.float32
-        and not isinstance(tensor, FakeTensor)
-        and load(source) is not None
-    )
+    """Whether compiled kernels take tensors like this one: float32 on a CPU, and the source compiles."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and load(source) is not None
+
+
+def has_data(tensor: Tensor) -> bool:
+    """Whether there is something to compute; a plan has shapes only."""
+    return not isinstance(tensor, FakeTensor)
 
 
 @lru_cache

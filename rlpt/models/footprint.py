@@ -93,8 +93,7 @@ def _layout(policy: Policy, rows: int, length: int) -> Layout:
     with unset_fake_temporarily():
         frequencies = torch.ones(config.kv_channels // 2)
         positions = torch.arange(length).expand(rows, length)
-        segments = _segments(rows, length)
-        return Layout.of(frequencies, positions, segments, None, config.params_dtype, may_compile=False)
+        return Layout.of(frequencies, positions, _segments(rows, length), None, config.params_dtype)
 
 
 def _hidden(policy: Policy, rows: int, length: int) -> Tensor:

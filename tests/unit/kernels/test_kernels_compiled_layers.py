@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rlpt.kernels import compiler
 from rlpt.kernels.compiled_layers import can_compile, gated, gated_backward, normalized, normalized_backward
@@ -56,10 +57,15 @@ def test_rows_in_a_wider_tensor():
     assert torch.equal(gated(x), gated(x.contiguous()))
 
 
-def test_only_float32_with_data_is_taken():
-    from torch._subclasses.fake_tensor import FakeTensorMode
+def test_a_plan_gets_shapes():
+    with FakeTensorMode():
+        x, weight = torch.ones(3, 5, 8), torch.ones(8)
+        assert can_compile(x)
+        out, scale = normalized(x, weight, 1e-5)
+        assert [t.shape for t in normalized_backward(x, weight, scale, out)] == [x.shape, weight.shape]
+        assert gated_backward(x, gated(x)).shape == x.shape
 
+
+def test_only_float32_is_taken():
     assert not can_compile(torch.ones(3, dtype=torch.float64))
     assert not can_compile(torch.ones(3, dtype=torch.bfloat16))
-    with FakeTensorMode():
-        assert not can_compile(torch.ones(3))
