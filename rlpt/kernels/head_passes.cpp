@@ -4,6 +4,8 @@
 
 #include "vectors.h"
 
+#include <algorithm>
+
 extern "C" {
 
 struct Logits {
@@ -23,14 +25,6 @@ constexpr int64_t SMALL = 1 << 15;  // logits that are not worth a second thread
 constexpr float LEAST = -87.0f;     // e^x counts as 0 from here on down
 
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
-
-// each(column, how many from there on) over [begin, end), sixteen at a time.
-template <class Each>
-inline void for_lanes(int64_t begin, int64_t end, Each each) {
-    int64_t j = begin;
-    for (; j + LANES <= end; j += LANES) each(j, int64_t(LANES));
-    if (j < end) each(j, end - j);
-}
 
 // `count` logits of a row; -inf in place of those that its set leaves out and of missing ones.
 template <bool LEGAL>
@@ -63,7 +57,7 @@ double sum_of(Lanes lanes) {
 template <bool LEGAL>
 void reduce_row(const float *row, const uint8_t *illegal, int64_t columns, float *found) {
     Lanes most = Lanes{} - INFINITY;
-    for_lanes(0, columns, [&](int64_t j, int64_t count) {
+    for_each_lanes(columns, [&](int64_t j, int64_t count) {
         const Lanes value = logits_at<LEGAL>(row, illegal, j, count);
         most = value > most ? value : most;
     });
@@ -73,8 +67,8 @@ void reduce_row(const float *row, const uint8_t *illegal, int64_t columns, float
     double total = 0, first = 0;
     for (int64_t begin = 0; begin < columns; begin += BLOCK) {
         Lanes sum{}, weighted{};
-        for_lanes(begin, begin + BLOCK < columns ? begin + BLOCK : columns, [&](int64_t j, int64_t count) {
-            Lanes shifted = logits_at<LEGAL>(row, illegal, j, count) - shift;
+        for_each_lanes(std::min(BLOCK, columns - begin), [&](int64_t j, int64_t count) {
+            Lanes shifted = logits_at<LEGAL>(row, illegal, begin + j, count) - shift;
             const Lanes power = exponential_or_zero(shifted);
             sum += power;
             weighted += power * shifted;
@@ -90,7 +84,7 @@ void reduce_row(const float *row, const uint8_t *illegal, int64_t columns, float
 // The logits become e^(l - log_sum) (bend (l - log_sum) + level).
 template <bool LEGAL>
 void turn_row(float *row, const uint8_t *illegal, int64_t columns, float log_sum, float bend, float level) {
-    for_lanes(0, columns, [&](int64_t j, int64_t count) {
+    for_each_lanes(columns, [&](int64_t j, int64_t count) {
         Lanes logprob = logits_at<LEGAL>(row, illegal, j, count) - log_sum;
         const Lanes probability = exponential_or_zero(logprob);
         store(row + j, probability * (logprob * bend + level), count);

@@ -205,7 +205,11 @@ def test_reference_equals_log_softmax():
 
 
 # Shards of the padded vocabulary: even, uneven, one wholly of padding (ids 11 to 13), and edges on labels 3, 6 and 9.
-LAYOUTS = {2: [(0, 7, 14), (0, 3, 14), (0, 11, 14)], 3: [(0, 5, 10, 14), (0, 6, 9, 14), (0, 1, 2, 14), (0, 9, 12, 14)]}
+LAYOUTS = {
+    2: [(0, 7, 14), (0, 3, 14), (0, 11, 14)],
+    3: [(0, 5, 10, 14), (0, 6, 9, 14), (0, 1, 2, 14), (0, 9, 12, 14)],
+    4: [(0, 4, 8, 12, 14), (0, 1, 6, 11, 14)],
+}
 
 
 def check_layout(edges, rank, group, one_pass, exact):
@@ -254,21 +258,21 @@ def check_collectives(rank, group):
 
 def tensor_parallel_rank(rank, path, exact):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=3)
-    groups = {2: dist.new_group([0, 1]), 3: dist.new_group([0, 1, 2])}
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=4)
+    groups = {size: dist.new_group(list(range(size))) for size in LAYOUTS}
     for size, layouts in LAYOUTS.items():
         for edges in layouts:
             if rank < size:
                 check_layout(edges, rank, groups[size], False, exact)
                 check_layout(edges, rank, groups[size], True, exact)
-    check_collectives(rank, groups[3])
+    if rank < 3:
+        check_collectives(rank, groups[3])
     hidden, weight, labels, _ = inputs(rows=0)
-    assert linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, group=groups[3]).logprobs.shape == (
-        0,
-    )
+    nothing = linear_logprob(hidden, weight, labels, vocab_start=0, vocab_size=VOCAB, group=groups[4])
+    assert nothing.logprobs.shape == (0,)
     dist.destroy_process_group()
 
 
 @exact_heads
-def test_shards_of_two_and_three_ranks_equal_the_whole(tmp_path, exact):
-    multiprocessing.spawn(tensor_parallel_rank, args=(str(tmp_path / "store"), exact), nprocs=3)
+def test_shards_of_two_to_four_ranks_equal_the_whole(tmp_path, exact):
+    multiprocessing.spawn(tensor_parallel_rank, args=(str(tmp_path / "store"), exact), nprocs=4)
