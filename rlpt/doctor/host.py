@@ -53,13 +53,13 @@ def triton(has_gpu: bool) -> Finding:
 
 
 def compiler(has_gpu: bool) -> Finding:
-    """A C++ compiler makes the code that decodes on a CPU."""
+    """A C++ compiler makes the code that layers run by on a CPU."""
     found = find_compiler()
     if found is not None:
         return Finding("C++ compiler", Status.OK, found)
     if has_gpu:
         return Finding("C++ compiler", Status.OK, "none, and not needed with GPUs")
-    return Finding("C++ compiler", Status.WARN, "none: rollouts on the CPU are several times slower", REMEDY)
+    return Finding("C++ compiler", Status.WARN, "none: rollouts on the CPU are several times slower, training a little", REMEDY)
 
 
 def threads(environment: Mapping[str, str], local_ranks: int) -> Finding:

@@ -67,7 +67,7 @@ def has_data(tensor: Tensor) -> bool:
 
 @lru_cache
 def _warn_of_no_compiler() -> None:
-    log.warning(f"no C++ compiler: rollouts on this CPU go operator by operator, several times slower; {REMEDY}")
+    log.warning(f"no C++ compiler: this CPU goes operator by operator, rollouts several times slower; {REMEDY}")
 
 
 def _compiled(source: Path, found: str) -> Path:
