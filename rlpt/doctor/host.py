@@ -59,7 +59,7 @@ def compiler(has_gpu: bool) -> Finding:
         return Finding("C++ compiler", Status.OK, found)
     if has_gpu:
         return Finding("C++ compiler", Status.OK, "none, and not needed with GPUs")
-    return Finding("C++ compiler", Status.WARN, "none: rollouts on the CPU are several times slower, training a little", REMEDY)
+    return Finding("C++ compiler", Status.WARN, "none: on the CPU rollouts are several times slower", REMEDY)
 
 
 def threads(environment: Mapping[str, str], local_ranks: int) -> Finding:
