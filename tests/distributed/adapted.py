@@ -89,7 +89,7 @@ def algorithm_gradients(parallel: dict[str, Any]) -> dict[str, dict[str, Any]]:
         mine = own({label: batches}, mesh)
         counts = step.global_counts(mine)
         model.zero_grad_buffer()
-        losses, metrics = step._reduce(step.forward_backward(mine, {label: 1.0}, counts), counts)
+        losses, metrics, _ = step._reduce(step.forward_backward(mine, {label: 1.0}, counts), counts, True)
         seen[label] = {"metrics": metrics | losses, "gradient": gradient_figures(policy, config)}
     return seen
 

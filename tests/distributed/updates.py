@@ -40,7 +40,7 @@ def update_figures(parallel: dict[str, Any]) -> dict[str, dict[str, dict[str, An
             batches = {"play": make_form(form, mine, "play", MICROBATCHES, shape)}
             counts = step.global_counts(batches)
             model.zero_grad_buffer()
-            losses, _ = step._reduce(step.forward_backward(batches, {"play": 1.0}, counts), counts)
+            losses, _, _ = step._reduce(step.forward_backward(batches, {"play": 1.0}, counts), counts, True)
             seen[label][form] = {
                 "loss": losses["play"],
                 "gradient": gradient_figures(policy, config),
