@@ -57,7 +57,7 @@ void products(int64_t count, const float *rows, int64_t stride, int64_t step, co
     }
 }
 
-struct Tree {  // of one group; what its runs hold lies from `first` on, each run's keys padded to whole panels
+struct Tree {  // of one group; what run r holds lies from at[r] on, its keys padded to whole panels
     const Attention &all;
     int64_t group;
     const Run *runs;
@@ -74,32 +74,26 @@ struct Tree {  // of one group; what its runs hold lies from `first` on, each ru
     int64_t of_head(int64_t token, int64_t h) const { return (token * all.groups + group) * all.per_group + h; }
 };
 
-// x turned by the angles of cos and sin (sign -1: back) and scaled.
-void turned(const Attention &all, int64_t token, const float *x, float scale, float sign, float *out) {
+void turn(const Attention &all, int64_t token, const float *x, float scale, float sign, float *out) {
     const int64_t half = all.head / 2;
-    const float *cos = all.cos + token * half, *sin = all.sin + token * half;
-    for (int64_t c = 0; c < half; c++) {
-        const float first = x[c] * scale, second = x[half + c] * scale;
-        out[c] = first * cos[c] - sign * second * sin[c];
-        out[half + c] = second * cos[c] + sign * first * sin[c];
-    }
+    turn(x, all.cos + token * half, all.sin + token * half, half, out, scale, sign);
 }
 
-// Tokens [count][head] at `from` into panels [count / 32, head, 32]; those after the last are 0.
-void to_panels(const float *from, int64_t stride, int64_t count, int64_t head, float *panels) {
+// Tokens [count][head] into panels [count / 32, head, 32]; those after the last are 0.
+void to_panels(const float *from, int64_t count, int64_t head, float *panels) {
     for (int64_t j = 0; j < up(count); j++) {
         float *to = panels + j / PANEL * head * PANEL + j % PANEL;
-        for (int64_t c = 0; c < head; c++) to[c * PANEL] = j < count ? from[j * stride + c] : 0.0f;
+        for (int64_t c = 0; c < head; c++) to[c * PANEL] = j < count ? from[j * head + c] : 0.0f;
     }
 }
 
 // Tokens [count][head] into channels [head / 32, count, 32]; channels after the last are 0.
-void to_channels(const float *from, int64_t stride, int64_t count, int64_t head, float *channels) {
+void to_channels(const float *from, int64_t count, int64_t head, float *channels) {
     for (int64_t c = 0; c < up(head); c += PANEL) {
         float *to = channels + c * count;
         const int64_t here = std::min<int64_t>(PANEL, head - c);
         for (int64_t j = 0; j < count; j++) {
-            std::memcpy(to + j * PANEL, from + j * stride + c, here * sizeof(float));
+            std::memcpy(to + j * PANEL, from + j * head + c, here * sizeof(float));
             for (int64_t i = here; i < PANEL; i++) to[j * PANEL + i] = 0.0f;
         }
     }
@@ -119,7 +113,7 @@ void gather(const Tree &tree, int64_t r, bool is_key, float *out) {
         const int64_t token = tree.token(r, i);
         const float *from = tree.mixed(token, all.per_group + (is_key ? 0 : 1));
         if (is_key)
-            turned(all, token, from, 1.0f, 1.0f, out + i * all.head);
+            turn(all, token, from, 1.0f, 1.0f, out + i * all.head);
         else
             std::memcpy(out + i * all.head, from, all.head * sizeof(float));
     }
@@ -190,7 +184,7 @@ void score(const Tree &tree, const Block &block, const float *queries, const std
 void gather_queries(const Tree &tree, const Block &block, int64_t h, float scale, float *out) {
     for (int64_t q = 0; q < block.count; q++) {
         const int64_t token = tree.token(block.run, block.begin + q);
-        turned(tree.all, token, tree.mixed(token, h), scale, 1.0f, out + q * tree.all.head);
+        turn(tree.all, token, tree.mixed(token, h), scale, 1.0f, out + q * tree.all.head);
     }
 }
 
@@ -214,50 +208,57 @@ void weighted(const Tree &tree, const Block &block, const float *weights, const 
 
 void add(float *to, Lanes value) { store(to, load(to) + value); }
 
+void forward_of_block(const Tree &tree, const Block &block, int64_t h, float scale) {
+    const Attention &all = tree.all;
+    const int64_t head = all.head, wide = tree.wide;
+    static thread_local std::vector<float> queries, scores, sums;
+    queries.resize(MOST_BLOCK * head);
+    scores.resize(block.count * block.width);
+    sums.assign(block.count * wide, 0.0f);
+    gather_queries(tree, block, h, scale, queries.data());
+    score(tree, block, queries.data(), tree.keys, scores.data());
+    float totals[MOST_BLOCK];
+    for (int64_t q = 0; q < block.count; q++) {
+        float *above = scores.data() + q * block.width, *own = above + block.before;
+        const float most = largest(own, block.reach(q), largest(above, block.above, -INFINITY));
+        const int64_t last = std::min(q / MOST_ROWS * MOST_ROWS + MOST_ROWS, block.count) - 1;
+        totals[q] = exponentials(above, block.above, block.above, most);
+        totals[q] += exponentials(own, block.reach(q), block.reach(last), most);
+        all.log_sums[tree.of_head(tree.token(block.run, block.begin + q), h)] = most + std::log(totals[q]);
+    }
+    weighted(tree, block, scores.data(), tree.values,
+             [&](int64_t q, int64_t c, Lanes value) { add(sums.data() + q * wide + c, value); });
+    for (int64_t q = 0; q < block.count; q++) {
+        float *out = all.out + tree.of_head(tree.token(block.run, block.begin + q), h) * head;
+        for (int64_t c = 0; c < head; c++) out[c] = sums[q * wide + c] / totals[q];
+    }
+}
+
+// work(block, head, scale of the scores) for all of a tree.
+template <class Work>
+void for_each_block(const Tree &tree, Work work) {
+    const float scale = float(1.0 / std::sqrt(double(tree.all.head)));
+    for (int64_t r = 0; r < tree.count; r++) {
+        const int64_t most = block_size(tree, r);
+        for (int64_t begin = 0; begin < tree.size(r); begin += most)
+            for (int64_t h = 0; h < tree.all.per_group; h++) work(block_of(tree, r, begin, most), h, scale);
+    }
+}
+
 void forward(const Attention &all, int64_t t, int64_t group) {
     Tree tree = open(all, t, group);
     const int64_t head = all.head, wide = tree.wide;
-    const float scale = float(1.0 / std::sqrt(double(head)));
-    static thread_local std::vector<float> plain, queries, scores, sums;
+    static thread_local std::vector<float> plain;
     tree.keys.resize(tree.at.back() * head);
     tree.values.resize(tree.at.back() * wide);
     for (int64_t r = 0; r < tree.count; r++) {
         plain.resize(tree.size(r) * head);
         gather(tree, r, true, plain.data());
-        to_panels(plain.data(), head, tree.size(r), head, tree.keys.data() + tree.at[r] * head);
+        to_panels(plain.data(), tree.size(r), head, tree.keys.data() + tree.at[r] * head);
         gather(tree, r, false, plain.data());
-        to_channels(plain.data(), head, tree.size(r), head, tree.values.data() + tree.at[r] * wide);
+        to_channels(plain.data(), tree.size(r), head, tree.values.data() + tree.at[r] * wide);
     }
-    queries.resize(MOST_BLOCK * head);
-    sums.resize(MOST_BLOCK * wide);
-    for (int64_t r = 0; r < tree.count; r++) {
-        const int64_t most = block_size(tree, r);
-        for (int64_t begin = 0; begin < tree.size(r); begin += most) {
-            const Block block = block_of(tree, r, begin, most);
-            scores.resize(block.count * block.width);
-            for (int64_t h = 0; h < all.per_group; h++) {
-                gather_queries(tree, block, h, scale, queries.data());
-                score(tree, block, queries.data(), tree.keys, scores.data());
-                float totals[MOST_BLOCK];
-                for (int64_t q = 0; q < block.count; q++) {
-                    float *above = scores.data() + q * block.width, *own = above + block.before;
-                    const float most = largest(own, block.reach(q), largest(above, block.above, -INFINITY));
-                    const int64_t last = std::min(q / MOST_ROWS * MOST_ROWS + MOST_ROWS, block.count) - 1;
-                    totals[q] = exponentials(above, block.above, block.above, most);
-                    totals[q] += exponentials(own, block.reach(q), block.reach(last), most);
-                    const int64_t token = tree.token(r, begin + q);
-                    all.log_sums[tree.of_head(token, h)] = most + std::log(totals[q]);
-                }
-                std::fill_n(sums.data(), block.count * wide, 0.0f);
-                weighted(tree, block, scores.data(), tree.values,
-                         [&](int64_t q, int64_t c, Lanes value) { add(sums.data() + q * wide + c, value); });
-                for (int64_t q = 0; q < block.count; q++) {
-                    float *out = all.out + tree.of_head(tree.token(r, begin + q), h) * head;
-                    for (int64_t c = 0; c < head; c++) out[c] = sums[q * wide + c] / totals[q];
-                }
-            }
-        }
-    }
+    for_each_block(tree, [&](const Block &block, int64_t h, float scale) { forward_of_block(tree, block, h, scale); });
 }
 
 // Gradients of a block's keys or values, [keys][wide]: weights [count, width] turned over, times channels of what
@@ -321,18 +322,17 @@ void backward_of_block(const Tree &tree, const Block &block, int64_t h, float sc
     for (int64_t q = 0; q < block.count; q++) {
         const int64_t token = tree.token(block.run, block.begin + q);
         float *to = all.of_mixed + (tree.mixed(token, h) - all.mixed);
-        turned(all, token, of_queries.data() + q * wide, scale, -1.0f, to);
+        turn(all, token, of_queries.data() + q * wide, scale, -1.0f, to);
     }
-    to_channels(incoming.data(), head, block.count, head, channels.data());
+    to_channels(incoming.data(), block.count, head, channels.data());
     spread(tree, block, weights.data(), channels, grads.of_values);
-    to_channels(queries.data(), head, block.count, head, channels.data());
+    to_channels(queries.data(), block.count, head, channels.data());
     spread(tree, block, slopes.data(), channels, grads.of_keys);
 }
 
 void backward(const Attention &all, int64_t t, int64_t group) {
     Tree tree = open(all, t, group);
     const int64_t head = all.head, wide = tree.wide;
-    const float scale = float(1.0 / std::sqrt(double(head)));
     static thread_local std::vector<float> plain;
     Gradient grads;
     tree.keys.resize(tree.at.back() * head);
@@ -343,22 +343,19 @@ void backward(const Attention &all, int64_t t, int64_t group) {
     for (int64_t r = 0; r < tree.count; r++) {
         plain.resize(tree.size(r) * head);
         gather(tree, r, true, plain.data());
-        to_panels(plain.data(), head, tree.size(r), head, tree.keys.data() + tree.at[r] * head);
-        to_channels(plain.data(), head, tree.size(r), head, grads.channels.data() + tree.at[r] * wide);
+        to_panels(plain.data(), tree.size(r), head, tree.keys.data() + tree.at[r] * head);
+        to_channels(plain.data(), tree.size(r), head, grads.channels.data() + tree.at[r] * wide);
         gather(tree, r, false, plain.data());
-        to_panels(plain.data(), head, tree.size(r), head, tree.values.data() + tree.at[r] * head);
+        to_panels(plain.data(), tree.size(r), head, tree.values.data() + tree.at[r] * head);
     }
-    for (int64_t r = 0; r < tree.count; r++) {
-        const int64_t most = block_size(tree, r);
-        for (int64_t begin = 0; begin < tree.size(r); begin += most)
-            for (int64_t h = 0; h < all.per_group; h++)
-                backward_of_block(tree, block_of(tree, r, begin, most), h, scale, grads);
-    }
+    for_each_block(tree, [&](const Block &block, int64_t h, float scale) {
+        backward_of_block(tree, block, h, scale, grads);
+    });
     for (int64_t r = 0; r < tree.count; r++) {
         for (int64_t i = 0; i < tree.size(r); i++) {
             const int64_t token = tree.token(r, i), from = (tree.at[r] + i) * wide;
             float *to = all.of_mixed + (tree.mixed(token, all.per_group) - all.mixed);
-            turned(all, token, grads.of_keys.data() + from, 1.0f, -1.0f, to);
+            turn(all, token, grads.of_keys.data() + from, 1.0f, -1.0f, to);
             std::memcpy(to + head, grads.of_values.data() + from, head * sizeof(float));
         }
     }

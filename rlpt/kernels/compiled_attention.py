@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rlpt.kernels.compiler import has_data, load, suits
+from rlpt.kernels.compiler import has_data, library, suits
 
 _SOURCE = Path(__file__).with_name("attention.cpp")
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
@@ -50,7 +50,12 @@ class Trees:
     @staticmethod
     def of(runs: Sequence[Run], positions: int) -> Trees:
         """`positions`: those of all rows. A run's stem stands before it, and nothing of another tree between them."""
-        starts = [index for index, run in enumerate(runs) if run.stem < 0]
+        starts: list[int] = []
+        for index, run in enumerate(runs):
+            if run.stem < 0:
+                starts.append(index)
+            tree = starts[-1] if starts else index
+            assert run.stem < 0 or tree <= run.stem < index, f"{run} goes on from a run of another tree"
         covered = sum(run.stop - run.start for run in runs)
         return Trees(
             torch.tensor(runs, dtype=torch.int64).view(-1, 4),
@@ -103,11 +108,9 @@ def _call(
 ) -> None:
     if not has_data(inputs[0]):
         return
-    library = load(_SOURCE)
-    assert library is not None, "can_compile says whether there is a library"
     mixed, cos, sin = inputs
     length, rows, groups, parts, head = mixed.shape
     tensors = (trees.starts, trees.runs, cos, sin, mixed, out, log_sums, grad, of_mixed)
     pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
     sizes = (length, rows, groups, parts - 2, head, len(trees.starts) - 1)
-    getattr(library, name)(ctypes.byref(_Attention(*sizes, *pointers, torch.get_num_threads())))
+    getattr(library(_SOURCE), name)(ctypes.byref(_Attention(*sizes, *pointers, torch.get_num_threads())))

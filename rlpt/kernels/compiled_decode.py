@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlpt.kernels.compiler import has_data, load, suits
+from rlpt.kernels.compiler import has_data, library, suits
 
 _SOURCE = Path(__file__).with_name("decode_step.cpp")
 _LANES, _PANEL = 16, 32
@@ -76,9 +76,7 @@ class CompiledDecode:
         reduce: Callable[[Tensor], object] | None,
     ) -> None:
         """`output` [vocabulary of this rank, hidden]; `reduce` sums over tensor ranks in place, None: there is one."""
-        library = load(_SOURCE)
-        assert library is not None, "can_compile says whether there is a library"
-        self.call = library.rlpt_decode
+        self.call = library(_SOURCE).rlpt_decode
         self.reduce, self.head_size, self.hidden = reduce, head_size, output.shape[1]
         self.ffn, self.vocabulary = layers[0].down.shape[1], output.shape[0]
         self.qkv_width, self.width = layers[0].qkv.shape[0], layers[0].proj.shape[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlpt.kernels.compiler import has_data, load, suits
+from rlpt.kernels.compiler import has_data, library, suits
 from rlpt.kernels.head_torch import TorchHead
 from rlpt.kernels.vocabulary_shard import Finished, Rows, Shard, Slopes
 
@@ -37,7 +37,7 @@ class CompiledHead(TorchHead):
     def __init__(self, weight: Tensor, shard: Shard, chunk_size: int | None = None) -> None:
         assert can_compile(weight), f"no compiled passes for {weight.dtype} on {weight.device.type}"
         super().__init__(weight, shard, chunk_size)
-        self._library = load(_SOURCE)
+        self._library = library(_SOURCE)
 
     def _logits(self, rows: Rows) -> Tensor:
         """As `TorchHead`'s, except that illegal columns keep their logits: both passes look them up."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlpt.kernels.compiler import has_data, load, suits
+from rlpt.kernels.compiler import has_data, library, suits
 
 _SOURCE = Path(__file__).with_name("layers.cpp")
 _Pointer, _Long, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -22,13 +22,12 @@ def can_compile(x: Tensor) -> bool:
 
 @lru_cache
 def _library() -> ctypes.CDLL:
-    library = load(_SOURCE)
-    assert library is not None, "can_compile says whether there is a library"
-    library.rlpt_normalized.argtypes = [_Pointer, _Pointer, _Double, _Long, _Long, _Pointer, _Pointer, _Long]
-    library.rlpt_normalized_backward.argtypes = [*[_Pointer] * 4, _Long, _Long, _Pointer, _Pointer, _Long]
-    library.rlpt_gated.argtypes = [_Pointer, _Long, _Long, _Pointer, _Long]
-    library.rlpt_gated_backward.argtypes = [_Pointer, _Pointer, _Long, _Long, _Pointer, _Long]
-    return library
+    found = library(_SOURCE)
+    found.rlpt_normalized.argtypes = [_Pointer, _Pointer, _Double, _Long, _Long, _Pointer, _Pointer, _Long]
+    found.rlpt_normalized_backward.argtypes = [*[_Pointer] * 4, _Long, _Long, _Pointer, _Pointer, _Long]
+    found.rlpt_gated.argtypes = [_Pointer, _Long, _Long, _Pointer, _Long]
+    found.rlpt_gated_backward.argtypes = [_Pointer, _Pointer, _Long, _Long, _Pointer, _Long]
+    return found
 
 
 def _run(name: str, *given: Tensor | float) -> None:

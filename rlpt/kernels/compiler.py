@@ -55,6 +55,13 @@ def load(source: Path) -> ctypes.CDLL | None:
         return None
 
 
+def library(source: Path) -> ctypes.CDLL:
+    """`load`, where `suits` has said that there is one."""
+    found = load(source)
+    assert found is not None, f"{source.name} is not compiled here: ask `suits` first"
+    return found
+
+
 def suits(tensor: Tensor, source: Path) -> bool:
     """Whether compiled kernels take tensors like this one: float32 on a CPU, and the source compiles."""
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and load(source) is not None

@@ -123,14 +123,6 @@ void normalize(float *rows, const float *pending, const float *weight, double ep
     }
 }
 
-void turn(float *x, const float *cos, const float *sin, int64_t half) {
-    for (int64_t c = 0; c < half; c++) {
-        const float first = x[c], second = x[half + c];
-        x[c] = first * cos[c] - second * sin[c];
-        x[half + c] = second * cos[c] + first * sin[c];
-    }
-}
-
 // qkv [n, groups, per_group + 2, head]: queries and keys are turned, keys and values go into the cache.
 void remember(const Model &model, const Pass &pass, float *qkv, float *keys, float *values) {
     const int64_t size = model.head, each = model.per_group;
@@ -139,7 +131,7 @@ void remember(const Model &model, const Pass &pass, float *qkv, float *keys, flo
         for (int64_t g = 0; g < model.groups; g++) {
             float *own = qkv + (t * model.groups + g) * (each + 2) * size;
             for (int64_t h = 0; h <= each; h++)
-                turn(own + h * size, pass.cos + t * size / 2, pass.sin + t * size / 2, size / 2);
+                turn(own + h * size, pass.cos + t * size / 2, pass.sin + t * size / 2, size / 2, own + h * size);
             const int64_t at = ((pass.slot[t] * model.groups + g) * pass.capacity + pass.position[t]) * size;
             std::memcpy(keys + at, own + each * size, size * sizeof(float));
             std::memcpy(values + at, own + (each + 1) * size, size * sizeof(float));

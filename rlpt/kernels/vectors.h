@@ -1,4 +1,5 @@
-// What the compiled kernels of this folder share: sixteen float32 at a time, e^x, and a small matrix product.
+// What the compiled kernels of this folder share: sixteen float32 at a time, e^x, a small matrix product, the
+// rotary turn.
 #pragma once
 
 #include <cmath>
@@ -105,6 +106,17 @@ void product_of(int count, const float *rows, int64_t stride, int64_t step, cons
         product<ROWS>(rows, stride, step, panel, depth, finish);
     } else if constexpr (ROWS > 1) {
         product_of<ROWS - 1>(count, rows, stride, step, panel, depth, finish);
+    }
+}
+
+// x [2 half], its halves as pairs, turned by the angles of cos and sin [half] (sign -1: back) and scaled; `out` may be
+// x.
+inline void turn(const float *x, const float *cos, const float *sin, int64_t half, float *out, float scale = 1.0f,
+                 float sign = 1.0f) {
+    for (int64_t c = 0; c < half; c++) {
+        const float first = x[c] * scale, second = x[half + c] * scale;
+        out[c] = first * cos[c] - sign * second * sin[c];
+        out[half + c] = second * cos[c] + sign * first * sin[c];
     }
 }
 

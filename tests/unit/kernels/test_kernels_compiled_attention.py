@@ -109,3 +109,10 @@ def test_a_layout_names_the_runs_of_its_segments():
     assert whole.covers_all
     assert Layout.of(frequencies, positions, None, None, torch.float64).trees is None
     assert Layout.of(frequencies, positions, segments, parents, torch.float32, may_compile=False).trees is None
+
+
+def test_a_run_goes_on_from_its_own_tree_only():
+    apart = [Run(0, 0, 2), Run(0, 2, 4), Run(0, 4, 6, 0)]
+    for runs in (apart, [Run(0, 0, 2, 0)], [Run(0, 0, 2), Run(0, 2, 4, 1)]):
+        with pytest.raises(AssertionError, match="another tree"):
+            Trees.of(runs, 6)
