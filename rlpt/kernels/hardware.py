@@ -18,13 +18,18 @@ def suits_triton(weight: Tensor) -> bool:
     return weight.is_cuda and weight.dtype != torch.float64 and find_spec("triton") is not None
 
 
-def wide_product(left: Tensor, right: Tensor, onto: Tensor | None = None) -> Tensor:
-    """left @ right in f32 (f64 for f64), added to `onto` in place where that is given: narrow inputs with wide sums
-    where the device's library has that, else widened."""
-    if left.dtype.itemsize < 4 and left.is_cuda and "dtype_out" in torch.ops.aten.addmm.overloads():
-        if onto is None:
-            return torch.mm(left, right, out_dtype=torch.float32)
-        return torch.addmm(onto, left, right, out_dtype=torch.float32, out=onto)
+def wide_product(left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> Tensor:
+    """factor (onto + left @ right) in f32 (f64 for f64), in place of `onto` where that is given: narrow inputs with
+    wide sums where the device's library has that, else widened."""
     wide = torch.promote_types(left.dtype, torch.float32)
-    left, right = left.to(wide), right.to(wide)
-    return torch.mm(left, right) if onto is None else onto.addmm_(left, right)
+    out = left.new_empty(left.shape[0], right.shape[1], dtype=wide) if onto is None else onto
+    beta = 0.0 if onto is None else factor
+    if left.dtype.itemsize < 4 and left.is_cuda and "dtype_out" in torch.ops.aten.addmm.overloads():
+        return torch.addmm(out, left, right, out_dtype=wide, beta=beta, alpha=factor, out=out)
+    return out.addmm_(left.to(wide), right.to(wide), beta=beta, alpha=factor)
+
+
+def product(left: Tensor, right: Tensor, factor: float = 1.0) -> Tensor:
+    """factor (left @ right) in their own dtype, rounded once."""
+    out = left.new_empty(left.shape[0], right.shape[1])
+    return out.addmm_(left, right, beta=0.0, alpha=factor)

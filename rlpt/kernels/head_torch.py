@@ -11,13 +11,23 @@ takes the place of the logits, divided by the temperature; then dX = G @ W and d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from rlpt.kernels.vocabulary_shard import Finished, Gradients, Rows, Shard, Slopes, sum_dtype
+from rlpt.kernels.vocabulary_shard import (
+    Finished,
+    Gradients,
+    OnePass,
+    Rows,
+    Shard,
+    Slopes,
+    empty_gradients,
+    sum_dtype,
+)
 
 _CHUNK_ELEMENTS = 1 << 23  # of the logits of a chunk: 32 MB in f32
 _LEAST_ROWS = 256  # of a chunk, however wide: with fewer, reading and writing dW costs as much as its product
@@ -31,6 +41,7 @@ class TorchHead:
 
     def __init__(self, weight: Tensor, shard: Shard, chunk_size: int | None = None) -> None:
         self._real = shard.real_columns(weight.shape[0])
+        self._whole = weight
         self._weight = weight[: self._real].to(sum_dtype(weight))
         self._shard = shard
         self._illegal = None if shard.illegal is None else shard.illegal[:, : self._real]
@@ -50,13 +61,18 @@ class TorchHead:
         for at, part in rows.chunks(self.chunk_size):
             self._products(part, self._logits(part), finished[at], slopes[at], into[at])
 
+    def one_pass(self, rows: Rows, wanted: tuple[bool, bool]) -> OnePass:
+        return _TorchPass(self, rows, empty_gradients(rows.hidden, self._whole, wanted))
+
     def open(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The logits of at most `chunk_size` rows, and their statistics."""
         logits = self._logits(rows)
         found = rows.hidden.new_empty(len(rows.hidden), 3 + rows.column.shape[1], dtype=self._weight.dtype)
         self._reduce(rows, logits, found)
         return logits, found
 
     def close(self, rows: Rows, opened: Tensor, finished: Finished, slopes: Slopes, into: Gradients) -> None:
+        """As `gradients`, from the logits of `open`, which are used up."""
         share = slopes.live_share()
         if share >= _SPARSE:
             self._products(rows, opened, finished, slopes, into)
@@ -138,6 +154,36 @@ class TorchHead:
             into.hidden.copy_(torch.mm(logits, self._weight))
         if into.weight is not None:
             into.weight[: self._real].addmm_(logits.t(), rows.hidden.to(self._weight.dtype))
+
+
+class _TorchPass:
+    """Each chunk's gradients are written where they belong as soon as they are made."""
+
+    def __init__(self, head: TorchHead, rows: Rows, into: Gradients) -> None:
+        self._head, self._rows, self._into = head, rows, into
+        self._at = slice(0, 0)
+        self._opened: Tensor | None = None
+
+    def open(self, at: slice) -> Tensor:
+        self._at = at
+        self._opened, statistics = self._head.open(self._rows[at])
+        return statistics
+
+    def close(self, finished: Finished, slopes: Slopes) -> None:
+        assert self._opened is not None, "close comes after open"
+        self._head.close(self._rows[self._at], self._opened, finished, slopes, self._into[self._at])
+        self._opened = None
+
+    def pending(self) -> Callable[[float], Gradients]:
+        return partial(_scaled, self._into)
+
+
+def _scaled(made: Gradients, factor: float) -> Gradients:
+    """In place."""
+    for gradient in (made.hidden, made.weight):
+        if gradient is not None and factor != 1:
+            gradient.mul_(factor)
+    return made
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:

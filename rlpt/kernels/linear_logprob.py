@@ -38,6 +38,7 @@ from rlpt.kernels.vocabulary_shard import (
     Rows,
     Shard,
     Slopes,
+    empty_gradients,
     finish,
     owned_columns,
     sum_dtype,
@@ -157,10 +158,10 @@ class _Plan:
 
 @dataclass
 class _Ready:
-    """Gradients that were made in the forward pass, for slopes that were foretold. Mutable: used once."""
+    """Gradients from the forward pass, for slopes that were foretold. Mutable: used once."""
 
     slopes: Slopes
-    gradients: Gradients | None
+    gradients: Callable[[float], Gradients] | None  # by the factor that the slopes are to be multiplied by
 
 
 class _LinearLogprob(torch.autograd.Function):
@@ -176,9 +177,7 @@ class _LinearLogprob(torch.autograd.Function):
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         ctx.ready = None
         if plan.slopes is not None and any(wanted):
-            into = _empty_gradients(hidden, weight, wanted)
-            finished, foretold = _one_pass(head, rows, unknown, plan.slopes, plan.group, into)
-            ctx.ready = _Ready(foretold, into)
+            finished, ctx.ready = _one_pass(head, rows, unknown, plan.slopes, plan.group, wanted)
         else:
             finished = finish(head.statistics(rows), unknown, plan.group)
         ctx.save_for_backward(hidden, weight, ids, unknown, index, finished.log_sum, finished.entropy, finished.chosen)
@@ -201,7 +200,7 @@ class _LinearLogprob(torch.autograd.Function):
         slopes = _of_known(slopes, unknown)
         into = _use(ctx.ready, slopes)
         if into is None:
-            into = _empty_gradients(hidden, weight, (ctx.needs_input_grad[0], ctx.needs_input_grad[1]))
+            into = empty_gradients(hidden, weight, (ctx.needs_input_grad[0], ctx.needs_input_grad[1]))
             head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
             rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
             head.gradients(rows, finished, slopes, into)
@@ -210,14 +209,14 @@ class _LinearLogprob(torch.autograd.Function):
 
 
 def _one_pass(
-    head: Head, rows: Rows, unknown: Tensor, slopes_of: SlopesOf, group: Group, into: Gradients
-) -> tuple[Finished, Slopes]:
-    """Figures of all rows, and the slopes by which their gradients were written to `into`."""
+    head: Head, rows: Rows, unknown: Tensor, slopes_of: SlopesOf, group: Group, wanted: tuple[bool, bool]
+) -> tuple[Finished, _Ready]:
+    """Figures of all rows, and gradients by the slopes that are foretold. A GPU is never waited for."""
+    making = head.one_pass(rows, wanted)
     parts, foretold = [], []
     # At least one part, so that a call without rows has figures too.
-    for at, part in list(rows.chunks(head.chunk_size)) or [(slice(0, 0), rows)]:
-        opened, statistics = head.open(part)
-        finished = finish(statistics, unknown[at], group)
+    for at in [at for at, _ in rows.chunks(head.chunk_size)] or [slice(0, 0)]:
+        finished = finish(making.open(at), unknown[at], group)
         few = rows.column.shape[1] == 1
         said = slopes_of(
             at, LinearLogprob(finished.chosen[:, 0], finished.entropy, None if few else finished.chosen[:, 1:])
@@ -227,47 +226,39 @@ def _one_pass(
             chosen = torch.cat([chosen, said.candidate_logprobs], 1)
         dtype = finished.entropy.dtype
         slopes = _of_known(Slopes(chosen.to(dtype), said.entropy.to(dtype)), unknown[at])
-        head.close(part, opened, finished, slopes, into[at])
-        del opened  # the next chunk's logits take its place
+        making.close(finished, slopes)
         parts.append(finished)
         foretold.append(slopes)
+    gradients = making.pending()
     if len(parts) == 1:
-        return parts[0], foretold[0]
+        return parts[0], _Ready(foretold[0], gradients)
     finished = Finished(*(torch.cat(one) for one in zip(*((p.log_sum, p.entropy, p.chosen) for p in parts))))
-    return finished, Slopes(torch.cat([one.chosen for one in foretold]), torch.cat([one.entropy for one in foretold]))
+    slopes = Slopes(torch.cat([one.chosen for one in foretold]), torch.cat([one.entropy for one in foretold]))
+    return finished, _Ready(slopes, gradients)
 
 
 def _use(ready: _Ready | None, slopes: Slopes) -> Gradients | None:
-    """The gradients that were made beforehand, if they are those of `slopes`; None: they must be made now."""
+    """The gradients from the forward pass, if they are those of `slopes`; None: they must be made now."""
     if ready is None or ready.gradients is None:
         return None
     factor = _factor(slopes, ready.slopes)
     if factor is None:
         return None
-    made, ready.gradients = ready.gradients, None  # a second backward makes its own
-    for gradient in (made.hidden, made.weight):
-        if gradient is not None and factor != 1:
-            gradient.mul_(factor)
-    return made
+    gradients, ready.gradients = ready.gradients, None  # a second backward makes its own
+    return gradients(factor)
 
 
 def _factor(arrived: Slopes, foretold: Slopes) -> float | None:
-    """The number that makes `arrived` of `foretold`, up to rounding; None: there is none."""
+    """The number that makes `arrived` of `foretold`, up to rounding; None: there is none. The host waits once."""
     if not arrived.entropy.numel():
         return 1.0
     parts = (foretold.chosen, foretold.entropy, arrived.chosen, arrived.entropy)
     before, after = both = torch.cat([part.flatten() for part in parts]).double().view(2, -1)
-    square, along = (both @ before).tolist()
-    factor: float = along / max(square, torch.finfo(torch.float64).tiny)
-    bound = _ROUNDING * torch.finfo(arrived.entropy.dtype).eps * after.abs().max()
-    return factor if bool(after.sub(before, alpha=factor).abs().max() <= bound) else None
-
-
-def _empty_gradients(hidden: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> Gradients:
-    return Gradients(
-        torch.empty_like(hidden) if wanted[0] else None,
-        torch.zeros_like(weight, dtype=sum_dtype(weight)) if wanted[1] else None,
-    )
+    square, along = both @ before
+    factor = along / square.clamp_min(torch.finfo(torch.float64).tiny)
+    off, largest = torch.addcmul(after, before, factor, value=-1).abs().max(), after.abs().max()
+    found, off_by, size = torch.stack([factor, off, largest]).tolist()
+    return float(found) if off_by <= _ROUNDING * torch.finfo(arrived.entropy.dtype).eps * size else None
 
 
 def _of_known(slopes: Slopes, unknown: Tensor) -> Slopes:

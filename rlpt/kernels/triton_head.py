@@ -10,8 +10,7 @@ ones are -inf by mask, and m begins at -inf.
 
     -p_j (A + b (log p_j + H)) + sum_k a_k [j = k],   log p_j = l_j - log sum e^l,   A = sum_k a_k
 
-Both make the logits of a tile themselves, or with `KEPT` read what torch.mm has made of a chunk of rows, in f32: for
-the one pass, in which each logit is made once.
+Both make the logits of a tile themselves. The one pass, in which each logit is made once, is `triton_one_pass`.
 
 dX = G W and dW = G^T X are torch.mm with f32 results; over slices of columns they are summed in f32. f32 inputs are
 multiplied in full f32, not tf32. No f64: that is the plain backend's.
@@ -28,9 +27,9 @@ import triton.language as tl
 from torch import Tensor
 
 from rlpt.kernels.hardware import wide_product
-from rlpt.kernels.vocabulary_shard import Finished, Gradients, Rows, Shard, Slopes, merge
+from rlpt.kernels.triton_one_pass import HELD_BYTES, TritonPass, chunk_rows
+from rlpt.kernels.vocabulary_shard import Finished, Gradients, OnePass, Rows, Shard, Slopes, merge
 
-_CHUNK_ROWS = 2048  # of kept logits: reading and writing dW in f32 is then a small part of its product
 _SLICE_COLUMNS = 16384  # of the gradient by recompute
 _SPLIT_COLUMNS = 8192  # that one program reduces
 
@@ -46,40 +45,33 @@ class Tiles:
     stages: int = 3
 
 
-# By (type, whether there are legal sets); type None: tiles of kept logits. Larger ones spill registers on compute
-# capability 9.0.
-SHIPPED: dict[tuple[torch.dtype | None, bool], Tiles] = {
+# By (type, whether there are legal sets). Larger ones spill registers on compute capability 9.0.
+SHIPPED: dict[tuple[torch.dtype, bool], Tiles] = {
     (torch.bfloat16, False): Tiles(),
     (torch.bfloat16, True): Tiles(rows=64, columns=64),
     (torch.float16, False): Tiles(),
     (torch.float16, True): Tiles(rows=64, columns=64),
     (torch.float32, False): Tiles(rows=32, columns=64, inner=16, warps=4),
     (torch.float32, True): Tiles(rows=32, columns=64, inner=16, warps=4),
-    (None, False): Tiles(rows=1, columns=8192, inner=16),
-    (None, True): Tiles(rows=1, columns=8192, inner=16),
 }
 
 
 @triton.jit
 def _logits_tile(
-    x, w, logits, illegal, legal_index, row, column, n, end, real, hidden, illegal_width, inverse_temperature,
-    LEGAL: tl.constexpr, KEPT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
+    x, w, illegal, legal_index, row, column, n, end, hidden, illegal_width, inverse_temperature,
+    LEGAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """[BLOCK_N, BLOCK_V] f32 logits; -inf for columns from `end` on and illegal ones."""
     live_row = row[:, None] < n
     real_column = tl.broadcast_to(column[None, :] < end, (BLOCK_N, BLOCK_V))
-    if KEPT:
-        place = row[:, None].to(tl.int64) * real + column[None, :]
-        total = tl.load(logits + place, mask=live_row & real_column, other=0.0)
-    else:
-        total = tl.zeros((BLOCK_N, BLOCK_V), dtype=tl.float32)
-        live_column = column[:, None] < end
-        for begin in range(0, hidden, BLOCK_H):
-            at = begin + tl.arange(0, BLOCK_H)[None, :]
-            inside = at < hidden
-            left = tl.load(x + row[:, None].to(tl.int64) * hidden + at, mask=live_row & inside, other=0.0)
-            right = tl.load(w + column[:, None].to(tl.int64) * hidden + at, mask=live_column & inside, other=0.0)
-            total = tl.dot(left, tl.trans(right), total, input_precision="ieee")
+    total = tl.zeros((BLOCK_N, BLOCK_V), dtype=tl.float32)
+    live_column = column[:, None] < end
+    for begin in range(0, hidden, BLOCK_H):
+        at = begin + tl.arange(0, BLOCK_H)[None, :]
+        inside = at < hidden
+        left = tl.load(x + row[:, None].to(tl.int64) * hidden + at, mask=live_row & inside, other=0.0)
+        right = tl.load(w + column[:, None].to(tl.int64) * hidden + at, mask=live_column & inside, other=0.0)
+        total = tl.dot(left, tl.trans(right), total, input_precision="ieee")
     total = total * inverse_temperature
     if LEGAL:
         chosen_set = tl.load(legal_index + row, mask=row < n, other=0).to(tl.int32)
@@ -91,9 +83,8 @@ def _logits_tile(
 
 @triton.jit
 def _statistics_kernel(
-    x, w, chosen, illegal, legal_index, logits, parts, n, real, hidden, illegal_width, split_columns,
-    inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, KEPT: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
+    x, w, chosen, illegal, legal_index, parts, n, real, hidden, illegal_width, split_columns, inverse_temperature,
+    J: tl.constexpr, LEGAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """parts [splits, n, 3 + J] f32; the chosen ids' places hold 0 before. Grid: (row tiles, splits)."""
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -106,8 +97,8 @@ def _statistics_kernel(
     for begin in range(start, tl.minimum(start + split_columns, real), BLOCK_V):
         column = begin + tl.arange(0, BLOCK_V)
         tile = _logits_tile(
-            x, w, logits, illegal, legal_index, row, column, n, real, real, hidden, illegal_width, inverse_temperature,
-            LEGAL, KEPT, BLOCK_N, BLOCK_V, BLOCK_H,
+            x, w, illegal, legal_index, row, column, n, real, hidden, illegal_width, inverse_temperature, LEGAL,
+            BLOCK_N, BLOCK_V, BLOCK_H,
         )  # fmt: skip
         top = tl.maximum(peak, tl.max(tile, 1))
         finite = tl.where(top == float("-inf"), 0.0, top)
@@ -119,17 +110,10 @@ def _statistics_kernel(
         first += tl.sum(tl.where(tile == float("-inf"), 0.0, exponentials * shifted), 1)
         total = scale * total + tl.sum(exponentials, 1)
         peak = top
-        for k in range(0 if KEPT and not LEGAL else J):
+        for k in range(J):
             at = tl.load(chosen + row.to(tl.int64) * J + k, mask=row < n, other=-1)
             picked = tl.sum(tl.where(column[None, :] == at[:, None], tile, 0.0), 1)
             tl.store(place + 3 + k, picked, mask=(row < n) & (at >= begin) & (at < begin + BLOCK_V))
-    if KEPT and not LEGAL:  # they are in memory: no pass over the tile for each
-        stop = start + split_columns
-        for k in range(J):
-            at = tl.load(chosen + row.to(tl.int64) * J + k, mask=row < n, other=-1)
-            mine = (row < n) & (at >= start) & (at < stop)
-            picked = tl.load(logits + row.to(tl.int64) * real + at, mask=mine, other=0.0) * inverse_temperature
-            tl.store(place + 3 + k, picked, mask=mine)
     tl.store(place, peak, mask=row < n)
     tl.store(place + 1, total, mask=row < n)
     tl.store(place + 2, first, mask=row < n)
@@ -137,17 +121,17 @@ def _statistics_kernel(
 
 @triton.jit
 def _gradient_kernel(
-    x, w, chosen, illegal, legal_index, logits, slopes, log_sum, level, bend, out, n, first_column, end, real, hidden,
-    illegal_width, inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, KEPT: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr,
+    x, w, chosen, illegal, legal_index, slopes, log_sum, level, bend, out, n, first_column, end, hidden, illegal_width,
+    inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr,
+    BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """out [n, end - first_column] = d loss / d (unscaled logits). Grid: (row tiles, column tiles)."""
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     column = first_column + tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
     live = (row[:, None] < n) & (column[None, :] < end)
     tile = _logits_tile(
-        x, w, logits, illegal, legal_index, row, column, n, end, real, hidden, illegal_width, inverse_temperature,
-        LEGAL, KEPT, BLOCK_N, BLOCK_V, BLOCK_H,
+        x, w, illegal, legal_index, row, column, n, end, hidden, illegal_width, inverse_temperature, LEGAL, BLOCK_N,
+        BLOCK_V, BLOCK_H,
     )  # fmt: skip
     logprob = tile - tl.load(log_sum + row, mask=row < n, other=0.0)[:, None]
     flat = tl.load(level + row, mask=row < n, other=0.0)[:, None]
@@ -165,47 +149,37 @@ def _gradient_kernel(
 class TritonHead:
     """One shard. `weight` [columns, H] in bf16, f16 or f32; all sums are f32."""
 
-    def __init__(self, weight: Tensor, shard: Shard, chunk_size: int | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, shard: Shard, chunk_size: int | None = None, held_bytes: int = HELD_BYTES
+    ) -> None:
         assert (weight.dtype, False) in SHIPPED, f"the Triton backend has no {weight.dtype}"
         self._real = shard.real_columns(weight.shape[0])
-        self._weight = weight[: self._real].contiguous()
+        self._weight = weight.contiguous()
         self._shard = shard
-        self.chunk_size = chunk_size or _CHUNK_ROWS
+        self._held_bytes = held_bytes
+        self.chunk_size = chunk_size or chunk_rows(weight.shape[0])
+
+    def one_pass(self, rows: Rows, wanted: tuple[bool, bool]) -> OnePass:
+        return TritonPass(self._weight, self._shard, rows, wanted, self.chunk_size, self._held_bytes)
 
     def statistics(self, rows: Rows) -> Tensor:
-        return self._statistics(rows, None)
-
-    def open(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        logits = wide_product(rows.hidden, self._weight.t())
-        return logits, self._statistics(rows, logits)
-
-    def close(self, rows: Rows, opened: Tensor, finished: Finished, slopes: Slopes, into: Gradients) -> None:
-        self._gradients(rows, opened, finished, slopes, into)
-
-    def gradients(self, rows: Rows, finished: Finished, slopes: Slopes, into: Gradients) -> None:
-        self._gradients(rows, None, finished, slopes, into)
-
-    def _statistics(self, rows: Rows, logits: Tensor | None) -> Tensor:
-        n, chosen = len(rows.hidden), self._chosen(rows)
+        n, chosen, tiles = len(rows.hidden), self._chosen(rows), self._tiles(rows)
         splits = max(1, triton.cdiv(self._real, _SPLIT_COLUMNS))
         parts = rows.hidden.new_zeros(splits, n, 3 + chosen.shape[1], dtype=torch.float32)
         if n:
-            tiles = self._tiles(rows, logits)
             _statistics_kernel[(triton.cdiv(n, tiles.rows), splits)](
-                rows.hidden.contiguous(), self._weight, chosen, *self._legal(rows), logits, parts, n, self._real,
+                rows.hidden.contiguous(), self._weight, chosen, *self._legal(rows), parts, n, self._real,
                 rows.hidden.shape[1], self._illegal_width, _SPLIT_COLUMNS, 1 / self._shard.temperature,
-                J=chosen.shape[1], LEGAL=rows.legal_index is not None, KEPT=logits is not None, BLOCK_N=tiles.rows,
-                BLOCK_V=tiles.columns, BLOCK_H=tiles.inner, num_warps=tiles.warps, num_stages=tiles.stages,
+                J=chosen.shape[1], LEGAL=rows.legal_index is not None, BLOCK_N=tiles.rows, BLOCK_V=tiles.columns,
+                BLOCK_H=tiles.inner, num_warps=tiles.warps, num_stages=tiles.stages,
             )  # fmt: skip
         return merge(parts)
 
-    def _gradients(
-        self, rows: Rows, logits: Tensor | None, finished: Finished, slopes: Slopes, into: Gradients
-    ) -> None:
+    def gradients(self, rows: Rows, finished: Finished, slopes: Slopes, into: Gradients) -> None:
         hidden = rows.hidden.contiguous()
         summed: Tensor | None = None
-        for begin, end in self._slices(len(hidden), self._real if logits is not None else _SLICE_COLUMNS):
-            grad = self._gradient_slice(rows, hidden, logits, finished, slopes, begin, end)
+        for begin, end in self._slices(len(hidden)):
+            grad = self._gradient_slice(rows, hidden, finished, slopes, begin, end)
             if into.hidden is not None:
                 summed = wide_product(grad, self._weight[begin:end], onto=summed)
             if into.weight is not None:
@@ -214,34 +188,26 @@ class TritonHead:
             into.hidden.zero_() if summed is None else into.hidden.copy_(summed)
 
     def _gradient_slice(
-        self,
-        rows: Rows,
-        hidden: Tensor,
-        logits: Tensor | None,
-        finished: Finished,
-        slopes: Slopes,
-        begin: int,
-        end: int,
+        self, rows: Rows, hidden: Tensor, finished: Finished, slopes: Slopes, begin: int, end: int
     ) -> Tensor:
         """[n, end - begin] in the weight's type."""
-        n, chosen, tiles = len(hidden), self._chosen(rows), self._tiles(rows, logits)
+        n, chosen, tiles = len(hidden), self._chosen(rows), self._tiles(rows)
         grad = hidden.new_empty(n, end - begin, dtype=self._weight.dtype)
         level = slopes.chosen.sum(1) + slopes.entropy * finished.entropy
         _gradient_kernel[(triton.cdiv(n, tiles.rows), triton.cdiv(end - begin, tiles.columns))](
-            hidden, self._weight, chosen, *self._legal(rows), logits, slopes.chosen.contiguous(), finished.log_sum,
-            level, slopes.entropy.contiguous(), grad, n, begin, end, self._real, hidden.shape[1], self._illegal_width,
-            1 / self._shard.temperature, J=chosen.shape[1], LEGAL=rows.legal_index is not None, KEPT=logits is not None,
-            BLOCK_N=tiles.rows, BLOCK_V=tiles.columns, BLOCK_H=tiles.inner, num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            hidden, self._weight, chosen, *self._legal(rows), slopes.chosen.contiguous(), finished.log_sum, level,
+            slopes.entropy.contiguous(), grad, n, begin, end, hidden.shape[1], self._illegal_width,
+            1 / self._shard.temperature, J=chosen.shape[1], LEGAL=rows.legal_index is not None, BLOCK_N=tiles.rows,
+            BLOCK_V=tiles.columns, BLOCK_H=tiles.inner, num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
         return grad
 
-    def _slices(self, rows: int, columns: int) -> Iterator[tuple[int, int]]:
-        for begin in range(0, self._real if rows else 0, max(1, columns)):
-            yield begin, min(begin + columns, self._real)
+    def _slices(self, rows: int) -> Iterator[tuple[int, int]]:
+        for begin in range(0, self._real if rows else 0, _SLICE_COLUMNS):
+            yield begin, min(begin + _SLICE_COLUMNS, self._real)
 
-    def _tiles(self, rows: Rows, logits: Tensor | None) -> Tiles:
-        return SHIPPED[self._weight.dtype if logits is None else None, rows.legal_index is not None]
+    def _tiles(self, rows: Rows) -> Tiles:
+        return SHIPPED[self._weight.dtype, rows.legal_index is not None]
 
     def _chosen(self, rows: Rows) -> Tensor:
         """[n, J] i64: columns of the chosen ids, -1 where another shard holds one."""

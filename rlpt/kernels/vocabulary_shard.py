@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -91,10 +91,34 @@ class Gradients:
     """Where gradients are written to; None: not wanted."""
 
     hidden: Tensor | None  # [n, H], this rank's part
-    weight: Tensor | None  # [columns, H] in the dtype of sums; added to
+    weight: Tensor | None  # [columns, H] in the dtype of sums, added to; or once it is whole, in the weight's own
 
     def __getitem__(self, rows: slice) -> Gradients:
         return Gradients(None if self.hidden is None else self.hidden[rows], self.weight)
+
+
+def empty_gradients(hidden: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> Gradients:
+    """Room for those that are `wanted` of both, the weight's at 0 in the dtype of sums."""
+    return Gradients(
+        torch.empty_like(hidden) if wanted[0] else None,
+        torch.zeros_like(weight, dtype=sum_dtype(weight)) if wanted[1] else None,
+    )
+
+
+class OnePass(Protocol):
+    """Gradients of a call's rows from logits that are made once, by chunks of rows in their order."""
+
+    def open(self, at: slice) -> Tensor:
+        """Statistics of those rows, at most `chunk_size`; their logits stay until `close`."""
+        ...
+
+    def close(self, finished: Finished, slopes: Slopes) -> None:
+        """The logits of the rows opened last become their gradients."""
+        ...
+
+    def pending(self) -> Callable[[float], Gradients]:
+        """After the last chunk: what gives the gradients times a factor, once."""
+        ...
 
 
 class Head(Protocol):
@@ -111,12 +135,8 @@ class Head(Protocol):
         """Makes the logits again; writes the gradient of `rows.hidden`, adds that of the weight."""
         ...
 
-    def open(self, rows: Rows) -> tuple[Any, Tensor]:
-        """The logits of at most `chunk_size` rows, in a form for `close` alone, and their statistics."""
-        ...
-
-    def close(self, rows: Rows, opened: Any, finished: Finished, slopes: Slopes, into: Gradients) -> None:
-        """As `gradients`, from the logits of `open`, which are used up."""
+    def one_pass(self, rows: Rows, wanted: tuple[bool, bool]) -> OnePass:
+        """Begins one over `rows`, for the gradients that are wanted: of the hidden states, of the weight."""
         ...
 
 
