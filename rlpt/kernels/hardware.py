@@ -18,12 +18,15 @@ def suits_triton(weight: Tensor) -> bool:
     return weight.is_cuda and weight.dtype != torch.float64 and find_spec("triton") is not None
 
 
-def wide_product(left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> Tensor:
-    """factor (onto + left @ right) in f32 (f64 for f64), in place of `onto` where that is given: narrow inputs with
-    wide sums where the device's library has that, else widened."""
+def wide_product(
+    left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0, into: Tensor | None = None
+) -> Tensor:
+    """factor (onto + left @ right) in f32 (f64 for f64), in place of `onto` where that is given, else written to `into`
+    or new: narrow inputs with wide sums where the device's library has that, else widened."""
     wide = torch.promote_types(left.dtype, torch.float32)
-    out = left.new_empty(left.shape[0], right.shape[1], dtype=wide) if onto is None else onto
-    beta = 0.0 if onto is None else factor
+    beta, out = (0.0, into) if onto is None else (factor, onto)
+    if out is None:
+        out = left.new_empty(left.shape[0], right.shape[1], dtype=wide)
     if left.dtype.itemsize < 4 and left.is_cuda and "dtype_out" in torch.ops.aten.addmm.overloads():
         return torch.addmm(out, left, right, out_dtype=wide, beta=beta, alpha=factor, out=out)
     return out.addmm_(left.to(wide), right.to(wide), beta=beta, alpha=factor)

@@ -1,7 +1,7 @@
 """The output layer's one pass in Triton: chunks of logits become a narrow gradient that is held for two large products.
 
 Shapes: N rows of a call, n of a chunk, H hidden, C columns of the shard (padding included), V of them real, J chosen
-ids, P splits of the columns.
+ids, P splits of the columns. Rows of logits and of G begin `pitch` numbers apart, C rounded up.
 
 For each chunk torch.mm makes f32 logits [n, C]. `_statistics_kernel`: a program goes through a split of one row, R x
 LANES columns at a time, and keeps [m, sum e^(l - m), sum e^(l - m) (l - m)] in each lane, so that lanes meet only at
@@ -30,6 +30,7 @@ from rlpt.kernels.vocabulary_shard import Finished, Gradients, Rows, Shard, Slop
 
 _LOGIT_BYTES = 768 << 20  # of a chunk: every one costs the caller's slopes and some twenty small kernels
 _LEAST_ROWS = 256  # of a chunk, however wide
+_ALIGNED = 16  # numbers: what Triton takes as aligned, and products want
 HELD_BYTES = 2 << 30  # of the gradient in the logits
 
 
@@ -37,7 +38,7 @@ HELD_BYTES = 2 << 30  # of the gradient in the logits
 class Sweeps:
     """How programs go through rows; powers of two."""
 
-    split: int = 32768  # columns that one program reduces
+    split: int = 32768  # columns that one program reduces; a multiple of repeats * lanes
     repeats: int = 8
     lanes: int = 512
     columns: int = 2048  # of which one program makes the gradient
@@ -49,19 +50,23 @@ SHIPPED = Sweeps()
 
 @triton.jit
 def _kept_logits(
-    logits, illegal, legal_index, row, column, width, real, illegal_width, inverse_temperature, LEGAL: tl.constexpr
+    logits, illegal, legal_index, row, column, pitch, real, illegal_width, inverse_temperature, LEGAL: tl.constexpr
 ):  # fmt: skip
-    """Logits of some columns of one row; -inf for columns from `real` on and illegal ones."""
+    """Logits of some columns of one row; -inf for columns from `real` on and illegal ones.
+
+    Loads are bounded by sizes that are usually multiples of 16, so that each is of 16 bytes a thread.
+    """
     live = column < real
     if LEGAL:
         place = tl.load(legal_index + row) * illegal_width
-        live = live & (tl.load(illegal + place + column, mask=live, other=1) == 0)
-    return tl.load(logits + row * width + column, mask=live, other=float("-inf")) * inverse_temperature
+        live = live & (tl.load(illegal + place + column, mask=column < illegal_width, other=1) == 0)
+    loaded = tl.load(logits + row * pitch + column, mask=column < pitch, other=0.0)
+    return tl.where(live, loaded * inverse_temperature, float("-inf"))
 
 
 @triton.jit
 def _statistics_kernel(
-    logits, chosen, illegal, legal_index, parts, width, real, illegal_width, split_columns, inverse_temperature,
+    logits, chosen, illegal, legal_index, parts, pitch, real, illegal_width, split_columns, inverse_temperature,
     J: tl.constexpr, LEGAL: tl.constexpr, R: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """parts [P, n, 3 + J] f32. Grid: (n, P)."""
@@ -74,7 +79,7 @@ def _statistics_kernel(
     stop = tl.minimum(start + split_columns, real)
     for begin in range(start, stop, R * LANES):
         tile = _kept_logits(
-            logits, illegal, legal_index, row, begin + lane, width, stop, illegal_width, inverse_temperature, LEGAL
+            logits, illegal, legal_index, row, begin + lane, pitch, real, illegal_width, inverse_temperature, LEGAL
         )  # fmt: skip
         top = tl.maximum(peak, tl.max(tile, 0))
         finite = tl.where(top == float("-inf"), 0.0, top)
@@ -97,7 +102,7 @@ def _statistics_kernel(
     for k in range(J):
         at = tl.load(chosen + row * J + k)
         picked = _kept_logits(
-            logits, illegal, legal_index, row, tl.maximum(at, 0), width, real, illegal_width, inverse_temperature, LEGAL
+            logits, illegal, legal_index, row, tl.maximum(at, 0), pitch, real, illegal_width, inverse_temperature, LEGAL
         )  # fmt: skip
         tl.store(place + 3 + k, tl.where((at >= start) & (at < stop), picked, 0.0))
 
@@ -126,10 +131,10 @@ def _merge_kernel(parts, merged, n, splits, J: tl.constexpr, SPLITS: tl.constexp
 
 @triton.jit
 def _gradient_kernel(
-    logits, chosen, illegal, legal_index, slopes, log_sum, entropy, bend, held, width, real, illegal_width,
+    logits, chosen, illegal, legal_index, slopes, log_sum, entropy, bend, held, pitch, real, illegal_width,
     inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """held [n, C] = d loss / d (unscaled logits). Grid: (n, tiles of COLUMNS columns)."""
+    """held [n, pitch] = d loss / d (unscaled logits). Grid: (n, tiles of COLUMNS columns)."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     slant = tl.load(bend + row)
@@ -137,14 +142,14 @@ def _gradient_kernel(
     for k in range(J):
         flat += tl.load(slopes + row * J + k)
     tile = _kept_logits(
-        logits, illegal, legal_index, row, column, width, real, illegal_width, inverse_temperature, LEGAL
+        logits, illegal, legal_index, row, column, pitch, real, illegal_width, inverse_temperature, LEGAL
     )  # fmt: skip
     logprob = tile - tl.load(log_sum + row)
     grad = tl.where(tile == float("-inf"), 0.0, -tl.exp(logprob) * (flat + slant * logprob))
     for k in range(J):
         grad += tl.where(column == tl.load(chosen + row * J + k), tl.load(slopes + row * J + k), 0.0)
     tl.store(
-        held + row * width + column, (grad * inverse_temperature).to(held.dtype.element_ty), mask=column < width
+        held + row * pitch + column, (grad * inverse_temperature).to(held.dtype.element_ty), mask=column < pitch
     )  # fmt: skip
 
 
@@ -166,8 +171,9 @@ class TritonPass:
         self._legal_index = rows.legal_index
         self._hidden_gradient = torch.empty_like(self._hidden) if wanted[0] else None
         self._sums: Tensor | None = None  # [C, H] f32 of the buffers before
-        room = max(chunk_size, held_bytes // max(1, weight.shape[0] * weight.element_size()))
-        self._held: Tensor | None = weight.new_empty(min(room, len(self._hidden)), weight.shape[0])
+        self._pitch = triton.cdiv(weight.shape[0], _ALIGNED) * _ALIGNED
+        room = max(chunk_size, held_bytes // max(1, self._pitch * weight.element_size()))
+        self._held: Tensor | None = weight.new_empty(min(room, len(self._hidden)), self._pitch)
         self._from = self._to = 0  # rows that it holds
         self._at = slice(0, 0)
         self._logits: Tensor | None = None
@@ -177,12 +183,12 @@ class TritonPass:
         if at.stop - self._from > len(self._held):
             self._flush()
         self._at, n, ids = at, at.stop - at.start, self._chosen.shape[1]
-        self._logits = wide_product(self._hidden[at], self._weight.t())
+        self._logits = wide_product(self._hidden[at], self._weight.t(), into=self._room_for(n))
         splits = max(1, triton.cdiv(self._real, SHIPPED.split))
         parts = self._logits.new_empty(splits, n, 3 + ids)
         if n:
             _statistics_kernel[(n, splits)](
-                self._logits, self._chosen[at], *self._legal(), parts, self._weight.shape[0], self._real,
+                self._logits, self._chosen[at], *self._legal(), parts, self._pitch, self._real,
                 self._illegal_width, SHIPPED.split, 1 / self._shard.temperature, J=ids,
                 LEGAL=self._legal_index is not None, R=SHIPPED.repeats, LANES=SHIPPED.lanes, num_warps=SHIPPED.warps,
             )  # fmt: skip
@@ -199,10 +205,10 @@ class TritonPass:
         assert self._held is not None, "nothing is closed after the last chunk"
         n, ids = len(self._logits), self._chosen.shape[1]
         if n:
-            _gradient_kernel[(n, triton.cdiv(self._weight.shape[0], SHIPPED.columns))](
+            _gradient_kernel[(n, triton.cdiv(self._pitch, SHIPPED.columns))](
                 self._logits, self._chosen[self._at], *self._legal(), slopes.chosen.contiguous(), finished.log_sum,
                 finished.entropy, slopes.entropy.contiguous(), self._held[self._to - self._from :],
-                self._weight.shape[0], self._real, self._illegal_width, 1 / self._shard.temperature, J=ids,
+                self._pitch, self._real, self._illegal_width, 1 / self._shard.temperature, J=ids,
                 LEGAL=self._legal_index is not None, COLUMNS=SHIPPED.columns, num_warps=SHIPPED.warps,
             )  # fmt: skip
         self._to += n
@@ -210,6 +216,10 @@ class TritonPass:
 
     def pending(self) -> Callable[[float], Gradients]:
         return self._finish
+
+    def _room_for(self, rows: int) -> Tensor:
+        """[rows, C] of logits."""
+        return self._weight.new_empty(rows, self._pitch, dtype=torch.float32)[:, : len(self._weight)]
 
     def _flush(self) -> None:
         """Products of the rows held, before there is a factor; then the buffer is free."""
@@ -233,7 +243,7 @@ class TritonPass:
     def _rows_held(self, factor: float = 1.0) -> tuple[Tensor, Tensor]:
         """Their gradients in the logits, and hidden states, whose gradient is written."""
         assert self._held is not None, "the gradients are made once"
-        grad, hidden = self._held[: self._to - self._from], self._hidden[self._from : self._to]
+        grad, hidden = self._held[: self._to - self._from, : len(self._weight)], self._hidden[self._from : self._to]
         if self._hidden_gradient is not None:
             # By f32: parts of a sum over so many columns must not be narrow.
             self._hidden_gradient[self._from : self._to] = wide_product(grad, self._weight, factor=factor)

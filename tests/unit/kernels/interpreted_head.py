@@ -9,13 +9,17 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 
-from rlpt.kernels import triton_head
+from rlpt.kernels import triton_head, triton_one_pass
 from rlpt.kernels.linear_logprob import LinearLogprob, linear_logprob
 from rlpt.kernels.triton_head import Tiles, TritonHead
 from rlpt.kernels.vocabulary_shard import Gradients, Rows, Shard, Slopes, finish, merge, owned_columns, unknown_ids
@@ -69,7 +73,9 @@ def close(got: torch.Tensor, want: torch.Tensor, bound: float) -> None:
     assert float((got - want).abs().max()) <= bound * scale, float((got - want).abs().max()) / scale
 
 
-def check_whole(vocab, shift=0.0, dtype=torch.float32, masked=False, temperature=0.7, rows=ROWS, one_pass=False):
+def check_whole(
+    vocab, shift=0.0, dtype=torch.float32, masked=False, temperature=0.7, rows=ROWS, one_pass=False, factor=1.0
+):
     """linear_logprob on the Triton backend against float64."""
     hidden, weight, labels, candidates, legal = inputs(vocab, shift, dtype, rows)
     table, index = legal if masked else (None, None)
@@ -88,7 +94,8 @@ def check_whole(vocab, shift=0.0, dtype=torch.float32, masked=False, temperature
     )  # fmt: skip
     chosen = torch.cat([result.logprobs[:, None], result.candidate_logprobs], 1)
     finite = chosen.masked_fill(chosen == -torch.inf, 0)
-    ((finite * slopes.chosen).sum() + (result.entropy * slopes.entropy).sum()).backward()
+    (factor * ((finite * slopes.chosen).sum() + (result.entropy * slopes.entropy).sum())).backward()
+    slopes = slopes.scaled(factor)
     want = exact(hidden, weight, labels, candidates, vocab, temperature, legal if masked else None, slopes)
     figures = 1e-5 * (1 + abs(shift))
     close(chosen.detach(), want[0], figures)
@@ -121,14 +128,92 @@ def check_shards(edges: list[int], vocab: int) -> None:
     close(summed, want[2], 1e-5)
 
 
-def check_no_rows() -> None:
+def check_held(dtype=torch.float32, held_rows=0, wanted=(True, True), factor=0.75, masked=False) -> None:
+    """One pass by chunks of 4 rows, through a buffer for some rows or all (0), and what it gives in which dtype."""
+    vocab, temperature = 300, 0.7
+    hidden, weight, labels, candidates, legal = inputs(vocab, dtype=dtype)
+    ids = torch.cat([labels[:, None], candidates], 1)
+    table, index = legal if masked else (None, None)
+    slopes = slopes_for(ROWS, table[index].gather(1, ids) if masked else None)
+    illegal = None if table is None else torch.cat([~table, torch.ones(3, 7, dtype=torch.bool)], 1)
+    held_bytes = (held_rows or ROWS) * 320 * weight.element_size()  # 307 columns, rounded up to 16
+    head = TritonHead(weight, Shard(0, vocab, temperature, illegal), chunk_size=4, held_bytes=held_bytes)
+    rows = Rows(hidden, *owned_columns(ids, 0, len(weight)), index)
+    making = head.one_pass(rows, wanted)
+    for at, _ in rows.chunks(4):
+        finished = finish(making.open(at), unknown_ids(ids[at], vocab), None)
+        making.close(finished, slopes[at])
+    made = making.pending()(factor)
+    scaled = slopes.scaled(factor)
+    want = exact(hidden, weight, labels, candidates, vocab, temperature, legal if masked else None, scaled)[2:]
+    for got, of, is_wanted in zip((made.hidden, made.weight), want, wanted, strict=True):
+        assert (got is not None) == is_wanted
+        if got is not None:
+            assert float(of.abs().max()) > 0.1
+            close(got, of, BOUND[dtype])
+    if made.weight is not None:
+        summed = torch.float32 if 0 < held_rows < ROWS else dtype
+        assert made.weight.dtype == summed, f"{made.weight.dtype}: one buffer's gradient needs no wider sums"
+    if made.hidden is not None:
+        assert made.hidden.dtype == dtype
+
+
+def _rank(rank: int, path: str, vocab: int, edges: list[int]) -> None:
+    """A rank's shard in one pass by chunks, its gradients against the whole ones."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=len(edges) - 1)
+    begin, end = edges[rank], edges[rank + 1]
+    hidden, weight, labels, candidates, legal = inputs(vocab)
+    ids = torch.cat([labels[:, None], candidates], 1)
+    for table, index in ((None, None), legal):
+        slopes = slopes_for(ROWS, None if table is None else table[index].gather(1, ids))
+        leaves = [hidden.clone().requires_grad_(), weight[begin:end].clone().requires_grad_()]
+
+        def foretold(at, figures, slopes=slopes):
+            part = slopes[at]
+            return LinearLogprob(part.chosen[:, 0], part.entropy, part.chosen[:, 1:])
+
+        result = linear_logprob(
+            *leaves, labels, vocab_start=begin, vocab_size=vocab, group=dist.group.WORLD, legal_table=table,
+            legal_index=index, candidates=candidates, backend="triton", chunk_size=5, slopes=foretold,
+        )  # fmt: skip
+        chosen = torch.cat([result.logprobs[:, None], result.candidate_logprobs], 1)
+        finite = chosen.masked_fill(chosen == -torch.inf, 0)
+        ((finite * slopes.chosen).sum() + (result.entropy * slopes.entropy).sum()).backward()
+        want = exact(hidden, weight, labels, candidates, vocab, 1.0, None if table is None else legal, slopes)
+        dist.all_reduce(leaves[0].grad)
+        for got, of in zip((chosen.detach(), result.entropy.detach(), leaves[0].grad), want):
+            close(got, of, 1e-5)
+        close(leaves[1].grad, want[3][begin:end], 1e-5)
+    dist.destroy_process_group()
+
+
+def check_ranks(edges: list[int], vocab: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(_rank, args=(f"{folder}/store", vocab, edges), nprocs=len(edges) - 1)
+
+
+def check_splits() -> None:
+    """Rows whose columns several programs reduce, some of them without a legal column, in several steps each."""
+    shipped = triton_one_pass.SHIPPED
+    triton_one_pass.SHIPPED = replace(shipped, split=512, repeats=2, lanes=64, columns=256)
+    try:
+        check_whole(1700, one_pass=True)
+        check_whole(1700, one_pass=True, masked=True, shift=20.0)
+    finally:
+        triton_one_pass.SHIPPED = shipped
+
+
+def check_no_rows(one_pass: bool) -> None:
     hidden, weight, labels, candidates, _ = inputs(300, rows=0)
-    hidden.requires_grad_()
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
     result = linear_logprob(
-        hidden, weight, labels, vocab_start=0, vocab_size=300, candidates=candidates, backend="triton"
-    )
+        *leaves, labels, vocab_start=0, vocab_size=300, candidates=candidates, backend="triton",
+        slopes=(lambda at, found: found) if one_pass else None,
+    )  # fmt: skip
     (result.logprobs.sum() + result.entropy.sum()).backward()
     assert hidden.grad.shape == hidden.shape
+    assert not weight.grad.any()
     assert result.candidate_logprobs.shape == (0, CANDIDATES)
 
 
@@ -141,13 +226,29 @@ CHECKS: dict[str, Callable[[], None]] = {
     "legal sets": lambda: check_whole(300, masked=True),
     "one pass": lambda: check_whole(300, one_pass=True),
     "one pass with legal sets": lambda: check_whole(300, masked=True, one_pass=True),
+    "one pass of splits": check_splits,
+    "one pass, loss times a factor": lambda: check_whole(300, one_pass=True, factor=-0.3),
+    "one pass in half precision": lambda: check_whole(300, dtype=torch.float16, one_pass=True, factor=3.0),
+    "one buffer": check_held,
+    "one buffer in half precision": lambda: check_held(torch.float16),
+    "several buffers": lambda: check_held(held_rows=9),
+    "a buffer for each chunk, legal sets": lambda: check_held(held_rows=1, masked=True),
+    "several buffers in half precision": lambda: check_held(torch.float16, held_rows=5),
+    "several buffers, hidden alone": lambda: check_held(held_rows=8, wanted=(True, False)),
+    "several buffers, weight alone": lambda: check_held(held_rows=8, wanted=(False, True)),
     "half precision": lambda: check_whole(300, dtype=torch.float16),
     "two uneven shards": lambda: check_shards([0, 256, 307], 300),
     "three shards, one of padding alone": lambda: check_shards([0, 11, 301, 307], 300),
-    "no rows": check_no_rows,
+    "two ranks and one of padding alone": lambda: check_ranks([0, 170, 301, 307], 300),
+    "no rows": lambda: check_no_rows(one_pass=False),
+    "one pass without rows": lambda: check_no_rows(one_pass=True),
 }
 SLOW: dict[str, Callable[[], None]] = {
-    f"vocabulary of {vocab}": lambda vocab=vocab: check_whole(vocab, rows=3) for vocab in (151_936, 262_144)
+    f"vocabulary of {vocab}{', one pass' * one_pass}": lambda vocab=vocab, one_pass=one_pass: check_whole(
+        vocab, rows=3, one_pass=one_pass
+    )
+    for vocab in (151_936, 262_144)
+    for one_pass in (False, True)
 }
 
 

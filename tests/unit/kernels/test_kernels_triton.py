@@ -17,10 +17,13 @@ WORKER = Path(__file__).parent / "interpreted_head.py"
 LAYERS = Path(__file__).parent / "interpreted_layers.py"
 FAST = [
     *(f"vocabulary of {v}, logits shifted by {s}" for v in (1, 300, 5000) for s in (0.0, -20.0, 20.0)),
-    *("legal sets", "one pass", "one pass with legal sets", "half precision", "no rows"),
-    *("two uneven shards", "three shards, one of padding alone"),
+    *("legal sets", "one pass", "one pass with legal sets", "half precision", "no rows", "one pass without rows"),
+    *("one pass of splits", "one pass, loss times a factor", "one pass in half precision"),
+    *("one buffer", "one buffer in half precision", "several buffers", "several buffers in half precision"),
+    *("a buffer for each chunk, legal sets", "several buffers, hidden alone", "several buffers, weight alone"),
+    *("two uneven shards", "three shards, one of padding alone", "two ranks and one of padding alone"),
 ]
-SLOW = ["vocabulary of 151936", "vocabulary of 262144"]
+SLOW = [f"vocabulary of {size}{way}" for size in (151_936, 262_144) for way in ("", ", one pass")]
 
 
 def interpreted(folder, *words, worker=WORKER):
@@ -75,7 +78,7 @@ def compiled(kernel, types, constants, warps, stages, folder):
             signature[name] = "constexpr"
             continue
         signature[name] = types.get(name, "i32")
-        if signature[name].startswith("*") or name in ("hidden", "width"):
+        if signature[name].startswith("*") or name in ("hidden", "width", "pitch", "split_columns"):
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     options = {"num_warps": warps, "num_stages": stages}
@@ -87,7 +90,7 @@ def compiled(kernel, types, constants, warps, stages, folder):
     return made, *(int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL"))
 
 
-TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", None: "*bf16"}
+TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
 
 
 @pytest.mark.parametrize(
@@ -100,16 +103,38 @@ TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"
 def test_shipped_shapes_compile_for_hopper_without_spills(dtype, legal, tmp_path):
     from rlpt.kernels import triton_head
 
-    tiles, kept = triton_head.SHIPPED[dtype, legal], dtype is None
+    tiles = triton_head.SHIPPED[dtype, legal]
     types = POINTERS | dict.fromkeys(("x", "w", "out"), TYPES[dtype])
     constants = {"BLOCK_N": tiles.rows, "BLOCK_V": tiles.columns, "BLOCK_H": tiles.inner}
-    constants |= {"J": 1, "LEGAL": legal, "KEPT": kept}
+    constants |= {"J": 1, "LEGAL": legal}
     for kernel in (triton_head._statistics_kernel, triton_head._gradient_kernel):
         made, registers, stack, local = compiled(kernel, types, constants, tiles.warps, tiles.stages, tmp_path)
         assert (stack, local) == (0, 0), f"{kernel.__name__} {dtype} legal={legal}: {stack} and {local} bytes spilled"
         assert 0 < registers <= 255
-        assert ("wgmma" in made.asm["ptx"]) == (not kept and dtype != torch.float32)
+        assert ("wgmma" in made.asm["ptx"]) == (dtype != torch.float32)
         assert made.metadata.shared <= 227 * 1024
+
+
+@pytest.mark.parametrize("legal", [False, True])
+def test_the_passes_of_one_pass_compile_for_hopper_without_spills(legal, tmp_path):
+    """Each load of logits is of 16 bytes a thread, and the statistics' lanes do not meet in their loop."""
+    from rlpt.kernels import triton_one_pass
+
+    shipped = triton_one_pass.SHIPPED
+    types = POINTERS | {"held": "*bf16", "entropy": "*fp32", "merged": "*fp32"}
+    shapes = {
+        triton_one_pass._statistics_kernel: {"R": shipped.repeats, "LANES": shipped.lanes},
+        triton_one_pass._gradient_kernel: {"COLUMNS": shipped.columns},
+    }
+    for kernel, shape in shapes.items():
+        constants = {"J": 1, "LEGAL": legal} | shape
+        made, registers, stack, local = compiled(kernel, types, constants, shipped.warps, 3, tmp_path)
+        assert (stack, local) == (0, 0), f"{kernel.__name__} legal={legal}: {stack} and {local} bytes spilled"
+        assert 0 < registers <= 128, "fewer than four programs on a multiprocessor"
+        assert "ld.global.v4.b32" in made.asm["ptx"]
+    merge = {"J": 1, "SPLITS": 4, "ROWS": 32}
+    _, _, stack, local = compiled(triton_one_pass._merge_kernel, types, merge, 1, 3, tmp_path)
+    assert (stack, local) == (0, 0)
 
 
 @pytest.mark.slow
