@@ -21,12 +21,16 @@ from torch._subclasses.fake_tensor import FakeTensor
 from rlpt.kernels.vocabulary_shard import (
     Finished,
     Gradients,
+    Group,
     OnePass,
     Rows,
+    Scored,
     Shard,
     Slopes,
     empty_gradients,
+    finish,
     sum_dtype,
+    unknown_ids,
 )
 
 _CHUNK_ELEMENTS = 1 << 23  # of the logits of a chunk: 32 MB in f32
@@ -61,8 +65,10 @@ class TorchHead:
         for at, part in rows.chunks(self.chunk_size):
             self._products(part, self._logits(part), finished[at], slopes[at], into[at])
 
-    def one_pass(self, rows: Rows, wanted: tuple[bool, bool]) -> OnePass:
-        return _TorchPass(self, rows, empty_gradients(rows.hidden, self._whole, wanted))
+    def one_pass(self, scored: Scored, group: Group, wanted: tuple[bool, bool]) -> OnePass:
+        rows = scored.rows(self._shard, len(self._whole))
+        unknown = unknown_ids(scored.ids, self._shard.vocab_size)
+        return _TorchPass(self, rows, unknown, group, empty_gradients(scored.hidden, self._whole, wanted))
 
     def open(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """The logits of at most `chunk_size` rows, and their statistics."""
@@ -159,20 +165,21 @@ class TorchHead:
 class _TorchPass:
     """Each chunk's gradients are written where they belong as soon as they are made."""
 
-    def __init__(self, head: TorchHead, rows: Rows, into: Gradients) -> None:
-        self._head, self._rows, self._into = head, rows, into
-        self._at = slice(0, 0)
-        self._opened: Tensor | None = None
+    def __init__(self, head: TorchHead, rows: Rows, unknown: Tensor, group: Group, into: Gradients) -> None:
+        self._head, self._rows, self._unknown, self._group, self._into = head, rows, unknown, group, into
+        self._opened: tuple[slice, Tensor, Finished] | None = None
 
-    def open(self, at: slice) -> Tensor:
-        self._at = at
-        self._opened, statistics = self._head.open(self._rows[at])
-        return statistics
+    def open(self, at: slice) -> Finished:
+        logits, statistics = self._head.open(self._rows[at])
+        finished = finish(statistics, self._unknown[at], self._group)
+        self._opened = at, logits, finished
+        return finished
 
-    def close(self, finished: Finished, slopes: Slopes) -> None:
+    def close(self, slopes: Slopes) -> None:
         assert self._opened is not None, "close comes after open"
-        self._head.close(self._rows[self._at], self._opened, finished, slopes, self._into[self._at])
-        self._opened = None
+        (at, logits, finished), self._opened = self._opened, None
+        known = slopes.of_known(self._unknown[at])
+        self._head.close(self._rows[at], logits, finished, known, self._into[at])
 
     def pending(self) -> Callable[[float], Gradients]:
         return partial(_scaled, self._into)

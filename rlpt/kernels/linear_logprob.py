@@ -35,7 +35,7 @@ from rlpt.kernels.vocabulary_shard import (
     Gradients,
     Group,
     Head,
-    Rows,
+    Scored,
     Shard,
     Slopes,
     empty_gradients,
@@ -172,15 +172,14 @@ class _LinearLogprob(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, index: Tensor | None, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
         head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
-        rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
-        unknown = unknown_ids(ids, plan.shard.vocab_size)
-        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        scored, wanted = Scored(hidden, ids, index), (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         ctx.ready = None
         if plan.slopes is not None and any(wanted):
-            finished, ctx.ready = _one_pass(head, rows, unknown, plan.slopes, plan.group, wanted)
+            finished, ctx.ready = _one_pass(head, scored, plan.slopes, plan.group, wanted)
         else:
-            finished = finish(head.statistics(rows), unknown, plan.group)
-        ctx.save_for_backward(hidden, weight, ids, unknown, index, finished.log_sum, finished.entropy, finished.chosen)
+            statistics = head.statistics(scored.rows(plan.shard, len(weight)))
+            finished = finish(statistics, unknown_ids(ids, plan.shard.vocab_size), plan.group)
+        ctx.save_for_backward(hidden, weight, ids, index, finished.log_sum, finished.entropy, finished.chosen)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
         return finished.chosen, finished.entropy
@@ -188,45 +187,43 @@ class _LinearLogprob(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_chosen: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, ids, unknown, index, *figures = ctx.saved_tensors
+        hidden, weight, ids, index, *figures = ctx.saved_tensors
         if grad_chosen is None and grad_entropy is None:
             return (None,) * 5
         plan: _Plan = ctx.plan
         finished = Finished(*figures)
+        unknown = unknown_ids(ids, plan.shard.vocab_size)
         slopes = Slopes(
             torch.zeros_like(finished.chosen) if grad_chosen is None else grad_chosen,
             torch.zeros_like(finished.entropy) if grad_entropy is None else grad_entropy,
-        )
-        slopes = _of_known(slopes, unknown)
-        into = _use(ctx.ready, slopes)
+        ).of_known(unknown)
+        into = _use(ctx.ready, slopes, unknown)
         if into is None:
             into = empty_gradients(hidden, weight, (ctx.needs_input_grad[0], ctx.needs_input_grad[1]))
             head = choose_head(plan.backend, weight, plan.shard, plan.chunk_size)
-            rows = Rows(hidden, *owned_columns(ids, plan.shard.start, weight.shape[0]), index)
-            head.gradients(rows, finished, slopes, into)
+            head.gradients(Scored(hidden, ids, index).rows(plan.shard, len(weight)), finished, slopes, into)
         of_weight = None if into.weight is None else into.weight.to(weight.dtype)
         return into.hidden, of_weight, None, None, None
 
 
 def _one_pass(
-    head: Head, rows: Rows, unknown: Tensor, slopes_of: SlopesOf, group: Group, wanted: tuple[bool, bool]
+    head: Head, scored: Scored, slopes_of: SlopesOf, group: Group, wanted: tuple[bool, bool]
 ) -> tuple[Finished, _Ready]:
     """Figures of all rows, and gradients by the slopes that are foretold. A GPU is never waited for."""
-    making = head.one_pass(rows, wanted)
+    making = head.one_pass(scored, group, wanted)
+    rows, few = len(scored.ids), scored.ids.shape[1] == 1
     parts, foretold = [], []
-    # At least one part, so that a call without rows has figures too.
-    for at in [at for at, _ in rows.chunks(head.chunk_size)] or [slice(0, 0)]:
-        finished = finish(making.open(at), unknown[at], group)
-        few = rows.column.shape[1] == 1
+    for begin in range(0, max(rows, 1), head.chunk_size):  # once at least, so that a call without rows has figures too
+        at = slice(begin, min(begin + head.chunk_size, rows))
+        finished = making.open(at)
         said = slopes_of(
             at, LinearLogprob(finished.chosen[:, 0], finished.entropy, None if few else finished.chosen[:, 1:])
         )
         chosen = said.logprobs[:, None]
         if said.candidate_logprobs is not None:
             chosen = torch.cat([chosen, said.candidate_logprobs], 1)
-        dtype = finished.entropy.dtype
-        slopes = _of_known(Slopes(chosen.to(dtype), said.entropy.to(dtype)), unknown[at])
-        making.close(finished, slopes)
+        slopes = Slopes(chosen.to(finished.chosen.dtype), said.entropy.to(finished.entropy.dtype))
+        making.close(slopes)
         parts.append(finished)
         foretold.append(slopes)
     gradients = making.pending()
@@ -237,11 +234,11 @@ def _one_pass(
     return finished, _Ready(slopes, gradients)
 
 
-def _use(ready: _Ready | None, slopes: Slopes) -> Gradients | None:
+def _use(ready: _Ready | None, slopes: Slopes, unknown: Tensor) -> Gradients | None:
     """The gradients from the forward pass, if they are those of `slopes`; None: they must be made now."""
     if ready is None or ready.gradients is None:
         return None
-    factor = _factor(slopes, ready.slopes)
+    factor = _factor(slopes, ready.slopes.of_known(unknown))
     if factor is None:
         return None
     gradients, ready.gradients = ready.gradients, None  # a second backward makes its own
@@ -259,11 +256,6 @@ def _factor(arrived: Slopes, foretold: Slopes) -> float | None:
     off, largest = torch.addcmul(after, before, factor, value=-1).abs().max(), after.abs().max()
     found, off_by, size = torch.stack([factor, off, largest]).tolist()
     return float(found) if off_by <= _ROUNDING * torch.finfo(arrived.entropy.dtype).eps * size else None
-
-
-def _of_known(slopes: Slopes, unknown: Tensor) -> Slopes:
-    """Without those of ids outside the vocabulary, which are not functions of the logits."""
-    return Slopes(slopes.chosen.masked_fill(unknown, 0), slopes.entropy)
 
 
 def _illegal_table(table: Tensor, start: int, columns: int) -> Tensor:

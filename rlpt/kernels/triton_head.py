@@ -28,7 +28,17 @@ from torch import Tensor
 
 from rlpt.kernels.hardware import wide_product
 from rlpt.kernels.triton_one_pass import HELD_BYTES, TritonPass, chunk_rows
-from rlpt.kernels.vocabulary_shard import Finished, Gradients, OnePass, Rows, Shard, Slopes, merge
+from rlpt.kernels.vocabulary_shard import (
+    Finished,
+    Gradients,
+    Group,
+    OnePass,
+    Rows,
+    Scored,
+    Shard,
+    Slopes,
+    merge,
+)
 
 _SLICE_COLUMNS = 16384  # of the gradient by recompute
 _SPLIT_COLUMNS = 8192  # that one program reduces
@@ -159,8 +169,8 @@ class TritonHead:
         self._held_bytes = held_bytes
         self.chunk_size = chunk_size or chunk_rows(weight.shape[0])
 
-    def one_pass(self, rows: Rows, wanted: tuple[bool, bool]) -> OnePass:
-        return TritonPass(self._weight, self._shard, rows, wanted, self.chunk_size, self._held_bytes)
+    def one_pass(self, scored: Scored, group: Group, wanted: tuple[bool, bool]) -> OnePass:
+        return TritonPass(self._weight, self._shard, scored, group, wanted, self.chunk_size, self._held_bytes)
 
     def statistics(self, rows: Rows) -> Tensor:
         n, chosen, tiles = len(rows.hidden), self._chosen(rows), self._tiles(rows)

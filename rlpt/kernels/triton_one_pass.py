@@ -1,18 +1,18 @@
-"""The output layer's one pass in Triton: chunks of logits become a narrow gradient that is held for two large products.
+"""The output layer's one pass in Triton: chunks of logits become a narrow gradient, held for one large product.
 
 Shapes: N rows of a call, n of a chunk, H hidden, C columns of the shard (padding included), V of them real, J chosen
 ids, P splits of the columns. Rows of logits and of G begin `pitch` numbers apart, C rounded up.
 
 For each chunk torch.mm makes f32 logits [n, C]. `_statistics_kernel`: a program goes through a split of one row, R x
 LANES columns at a time, and keeps [m, sum e^(l - m), sum e^(l - m) (l - m)] in each lane, so that lanes meet only at
-its end; `_merge_kernel` brings splits together. `_gradient_kernel` writes d loss / d l
+its end. `_finish_kernel` makes figures of all splits' (or ranks') parts. `_gradient_kernel` writes d loss / d l
 
     -p_j (A + b (log p_j + H)) + sum_k a_k [j = k],   log p_j = l_j - log sum e^l,   A = sum_k a_k
 
-in the weight's dtype into the buffer G [rows held, C], where padding gets 0. What the buffer holds becomes dX = G W and
-dW = G^T X at once: when it is full, and in the end only when a factor is known that goes into both products. One
-buffer is enough for most calls, whose dW then is rounded from the product's own sums and never exists in f32; those of
-several are summed in f32. A weight's padding must be finite.
+in the weight's dtype into the buffer G [rows held, C], where padding gets 0. dX = G W follows at once, in f32: a GPU
+has that to do while the host asks for the next chunk. dW = G^T X is made of all that the buffer holds when it is full,
+and in the end only when the factor is known that it is to be multiplied by. One buffer is enough for most calls, whose
+dW then never exists in f32; those of several are summed in f32. A weight's padding must be finite.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import triton.language as tl
 from torch import Tensor
 
 from rlpt.kernels.hardware import product, wide_product
-from rlpt.kernels.vocabulary_shard import Finished, Gradients, Rows, Shard, Slopes
+from rlpt.kernels.vocabulary_shard import Finished, Gradients, Group, Scored, Shard, Slopes, gather
 
-_LOGIT_BYTES = 768 << 20  # of a chunk: every one costs the caller's slopes and some twenty small kernels
+_LOGIT_BYTES = 832 << 20  # of a chunk: each costs the caller's slopes, some thirty small kernels
 _LEAST_ROWS = 256  # of a chunk, however wide
 _ALIGNED = 16  # numbers: what Triton takes as aligned, and products want
 HELD_BYTES = 2 << 30  # of the gradient in the logits
@@ -66,8 +66,8 @@ def _kept_logits(
 
 @triton.jit
 def _statistics_kernel(
-    logits, chosen, illegal, legal_index, parts, pitch, real, illegal_width, split_columns, inverse_temperature,
-    J: tl.constexpr, LEGAL: tl.constexpr, R: tl.constexpr, LANES: tl.constexpr,
+    logits, ids, illegal, legal_index, parts, vocab_start, pitch, real, illegal_width, split_columns,
+    inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, R: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """parts [P, n, 3 + J] f32. Grid: (n, P)."""
     row, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -100,39 +100,59 @@ def _statistics_kernel(
     tl.store(place + 1, tl.sum(scale * total, 0))
     tl.store(place + 2, tl.sum(scale * (first + total * before), 0))
     for k in range(J):
-        at = tl.load(chosen + row * J + k)
+        at = tl.load(ids + row * J + k) - vocab_start
+        mine = (at >= start) & (at < stop)
         picked = _kept_logits(
-            logits, illegal, legal_index, row, tl.maximum(at, 0), pitch, real, illegal_width, inverse_temperature, LEGAL
+            logits, illegal, legal_index, row, tl.where(mine, at, 0), pitch, real, illegal_width, inverse_temperature,
+            LEGAL,
         )  # fmt: skip
-        tl.store(place + 3 + k, tl.where((at >= start) & (at < stop), picked, 0.0))
+        tl.store(place + 3 + k, tl.where(mine, picked, 0.0))
 
 
 @triton.jit
-def _merge_kernel(parts, merged, n, splits, J: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr):
-    """parts [splits, n, 3 + J] -> merged [n, 3 + J], as `vocabulary_shard.merge`. Grid: (tiles of ROWS rows)."""
+def _finish_kernel(
+    parts, ids, merged, log_sum, entropy, chosen, n, num_parts, vocab_size, J: tl.constexpr, PARTS: tl.constexpr,
+    ROWS: tl.constexpr, FIGURES: tl.constexpr,
+):  # fmt: skip
+    """parts [num_parts, n, 3 + J] -> their union's: figures as `vocabulary_shard.finish`, or else `merged` [n, 3 + J]
+    as `vocabulary_shard.merge`. Grid: (tiles of ROWS rows)."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    split = tl.arange(0, SPLITS)[:, None]
-    live = (split < splits) & (row[None, :] < n)
-    place = parts + (split * n + row[None, :]) * (3 + J)
+    inside = row < n
+    part = tl.arange(0, PARTS)[:, None]
+    live = (part < num_parts) & inside[None, :]
+    place = parts + (part * n + row[None, :]) * (3 + J)
     peaks = tl.load(place, mask=live, other=float("-inf"))
     totals = tl.load(place + 1, mask=live, other=0.0)
     firsts = tl.load(place + 2, mask=live, other=0.0)
     peak = tl.max(peaks, 0)
     finite = tl.where(peak == float("-inf"), 0.0, peak)[None, :]
+    # A part without a legal column has maximum -inf and sums 0; only -inf - -inf must not happen.
     before = tl.where(peaks == float("-inf"), 0.0, peaks - finite)
     scale = tl.where(peaks == float("-inf"), 0.0, tl.exp(before))
-    out = merged + row * (3 + J)
-    tl.store(out, peak, mask=row < n)
-    tl.store(out + 1, tl.sum(scale * totals, 0), mask=row < n)
-    tl.store(out + 2, tl.sum(scale * (firsts + totals * before), 0), mask=row < n)
+    total = tl.sum(scale * totals, 0)
+    first = tl.sum(scale * (firsts + totals * before), 0)
+    log_total = tl.log(total)
+    if FIGURES:
+        tl.store(log_sum + row, peak + log_total, mask=inside)
+        tl.store(entropy + row, log_total - first / total, mask=inside)
+    else:
+        tl.store(merged + row * (3 + J), peak, mask=inside)
+        tl.store(merged + row * (3 + J) + 1, total, mask=inside)
+        tl.store(merged + row * (3 + J) + 2, first, mask=inside)
     for k in range(J):
-        tl.store(out + 3 + k, tl.sum(tl.load(place + 3 + k, mask=live, other=0.0), 0), mask=row < n)
+        picked = tl.sum(tl.load(place + 3 + k, mask=live, other=0.0), 0)
+        if FIGURES:
+            at = tl.load(ids + row * J + k, mask=inside, other=-1)
+            logprob = tl.where((at >= 0) & (at < vocab_size), picked - peak - log_total, float("-inf"))
+            tl.store(chosen + row * J + k, logprob, mask=inside)
+        else:
+            tl.store(merged + row * (3 + J) + 3 + k, picked, mask=inside)
 
 
 @triton.jit
 def _gradient_kernel(
-    logits, chosen, illegal, legal_index, slopes, log_sum, entropy, bend, held, pitch, real, illegal_width,
-    inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, COLUMNS: tl.constexpr,
+    logits, ids, illegal, legal_index, slopes, log_sum, entropy, bend, held, vocab_start, vocab_size, pitch, real,
+    illegal_width, inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """held [n, pitch] = d loss / d (unscaled logits). Grid: (n, tiles of COLUMNS columns)."""
     row = tl.program_id(0).to(tl.int64)
@@ -140,14 +160,17 @@ def _gradient_kernel(
     slant = tl.load(bend + row)
     flat = slant * tl.load(entropy + row)
     for k in range(J):
-        flat += tl.load(slopes + row * J + k)
+        at = tl.load(ids + row * J + k)
+        flat += tl.where((at >= 0) & (at < vocab_size), tl.load(slopes + row * J + k), 0.0)
     tile = _kept_logits(
         logits, illegal, legal_index, row, column, pitch, real, illegal_width, inverse_temperature, LEGAL
     )  # fmt: skip
     logprob = tile - tl.load(log_sum + row)
     grad = tl.where(tile == float("-inf"), 0.0, -tl.exp(logprob) * (flat + slant * logprob))
     for k in range(J):
-        grad += tl.where(column == tl.load(chosen + row * J + k), tl.load(slopes + row * J + k), 0.0)
+        at = tl.load(ids + row * J + k) - vocab_start
+        here = (column == at) & (column < real)
+        grad += tl.where(here, tl.load(slopes + row * J + k), 0.0)
     tl.store(
         held + row * pitch + column, (grad * inverse_temperature).to(held.dtype.element_ty), mask=column < pitch
     )  # fmt: skip
@@ -159,95 +182,120 @@ def chunk_rows(columns: int) -> int:
 
 
 class TritonPass:
-    """One call's rows against one shard. `weight` [C, H] in bf16, f16 or f32; sums are f32."""
+    """One call's rows against one shard. `weight` [C, H] in bf16, f16 or f32; sums are f32.
+
+    The host does little before the first product and between a chunk's kernels: on an H200 it is what is waited for.
+    """
 
     def __init__(
-        self, weight: Tensor, shard: Shard, rows: Rows, wanted: tuple[bool, bool], chunk_size: int, held_bytes: int
+        self,
+        weight: Tensor,
+        shard: Shard,
+        scored: Scored,
+        group: Group,
+        wanted: tuple[bool, bool],
+        chunk_size: int,
+        held_bytes: int,
     ) -> None:
-        self._weight, self._shard, self._wanted = weight.detach(), shard, wanted
-        self._real = shard.real_columns(weight.shape[0])
-        self._hidden = rows.hidden.detach().contiguous()
-        self._chosen = torch.where(rows.owned, rows.column, -1)  # [N, J], -1 where another shard holds one
-        self._legal_index = rows.legal_index
-        self._hidden_gradient = torch.empty_like(self._hidden) if wanted[0] else None
-        self._sums: Tensor | None = None  # [C, H] f32 of the buffers before
-        self._pitch = triton.cdiv(weight.shape[0], _ALIGNED) * _ALIGNED
-        room = max(chunk_size, held_bytes // max(1, self._pitch * weight.element_size()))
-        self._held: Tensor | None = weight.new_empty(min(room, len(self._hidden)), self._pitch)
+        self._weight, self._shard, self._group, self._wanted = weight.detach(), shard, group, wanted
+        self._hidden = scored.hidden.detach().contiguous()
+        self._ids, self._legal_index = scored.ids.contiguous(), scored.legal_index
+        self._real = shard.real_columns(len(weight))
+        self._pitch = triton.cdiv(len(weight), _ALIGNED) * _ALIGNED
+        room = held_bytes // max(1, self._pitch * weight.element_size()) if wanted[1] else 0
+        self._held: Tensor | None = weight.new_empty(min(max(chunk_size, room), len(self._hidden)), self._pitch)
         self._from = self._to = 0  # rows that it holds
+        self._hidden_sums = torch.empty_like(self._hidden, dtype=torch.float32) if wanted[0] else None  # [N, H]
+        self._weight_sums: Tensor | None = None  # [C, H] f32 of the buffers before
         self._at = slice(0, 0)
-        self._logits: Tensor | None = None
+        self._logits: Tensor | None = None  # [n, C] of the chunk
+        self._finished: Finished | None = None
 
-    def open(self, at: slice) -> Tensor:
+    def open(self, at: slice) -> Finished:
         assert self._held is not None, "nothing is opened after the last chunk"
         if at.stop - self._from > len(self._held):
             self._flush()
-        self._at, n, ids = at, at.stop - at.start, self._chosen.shape[1]
-        self._logits = wide_product(self._hidden[at], self._weight.t(), into=self._room_for(n))
+        self._at, n, ids = at, at.stop - at.start, self._ids[at]
+        logits = self._weight.new_empty(n, self._pitch, dtype=torch.float32)[:, : len(self._weight)]
+        self._logits = wide_product(self._hidden[at], self._weight.t(), into=logits)
         splits = max(1, triton.cdiv(self._real, SHIPPED.split))
-        parts = self._logits.new_empty(splits, n, 3 + ids)
+        parts = logits.new_empty(splits, n, 3 + ids.shape[1])
         if n:
             _statistics_kernel[(n, splits)](
-                self._logits, self._chosen[at], *self._legal(), parts, self._pitch, self._real,
-                self._illegal_width, SHIPPED.split, 1 / self._shard.temperature, J=ids,
-                LEGAL=self._legal_index is not None, R=SHIPPED.repeats, LANES=SHIPPED.lanes, num_warps=SHIPPED.warps,
+                logits, ids, *self._legal(), parts, self._shard.start, self._pitch, self._real, self._illegal_width,
+                SHIPPED.split, 1 / self._shard.temperature, J=ids.shape[1], LEGAL=self._legal_index is not None,
+                R=SHIPPED.repeats, LANES=SHIPPED.lanes, num_warps=SHIPPED.warps,
             )  # fmt: skip
-        if splits == 1 or not n:
-            return parts[0]
-        merged = parts.new_empty(n, 3 + ids)
-        _merge_kernel[(triton.cdiv(n, 32),)](
-            parts, merged, n, splits, J=ids, SPLITS=triton.next_power_of_2(splits), ROWS=32, num_warps=1
-        )
-        return merged
+        self._finished = self._finish(parts, ids)
+        return self._finished
 
-    def close(self, finished: Finished, slopes: Slopes) -> None:
-        assert self._logits is not None, "close comes after open"
-        assert self._held is not None, "nothing is closed after the last chunk"
-        n, ids = len(self._logits), self._chosen.shape[1]
+    def close(self, slopes: Slopes) -> None:
+        held, finished = self._held, self._finished
+        assert held is not None and finished is not None, "close comes after open"  # noqa: PT018
+        n, num_ids = self._at.stop - self._at.start, self._ids.shape[1]
+        grad = held[self._to - self._from :][:n]
         if n:
             _gradient_kernel[(n, triton.cdiv(self._pitch, SHIPPED.columns))](
-                self._logits, self._chosen[self._at], *self._legal(), slopes.chosen.contiguous(), finished.log_sum,
-                finished.entropy, slopes.entropy.contiguous(), self._held[self._to - self._from :],
-                self._pitch, self._real, self._illegal_width, 1 / self._shard.temperature, J=ids,
+                self._logits, self._ids[self._at], *self._legal(), slopes.chosen.contiguous(), finished.log_sum,
+                finished.entropy, slopes.entropy.contiguous(), grad, self._shard.start, self._shard.vocab_size,
+                self._pitch, self._real, self._illegal_width, 1 / self._shard.temperature, J=num_ids,
                 LEGAL=self._legal_index is not None, COLUMNS=SHIPPED.columns, num_warps=SHIPPED.warps,
             )  # fmt: skip
+        if self._hidden_sums is not None:
+            wide_product(grad[:, : len(self._weight)], self._weight, into=self._hidden_sums[self._at])
         self._to += n
-        self._logits = None  # the next chunk's take its place
+        self._logits = self._finished = None  # the next chunk's logits take the place of these
 
     def pending(self) -> Callable[[float], Gradients]:
-        return self._finish
+        return self._gradients
 
-    def _room_for(self, rows: int) -> Tensor:
-        """[rows, C] of logits."""
-        return self._weight.new_empty(rows, self._pitch, dtype=torch.float32)[:, : len(self._weight)]
+    def _gradients(self, factor: float) -> Gradients:
+        assert self._held is not None, "the gradients are made once"
+        of_weight = of_hidden = None
+        if self._wanted[1]:
+            grad, hidden = self._rows_held()
+            if self._weight_sums is None:
+                of_weight = product(grad.t(), hidden, factor)
+            else:
+                of_weight = wide_product(grad.t(), hidden, self._weight_sums, factor)
+        self._held = None
+        if self._hidden_sums is not None:
+            of_hidden = torch.mul(self._hidden_sums, factor, out=torch.empty_like(self._hidden))
+        return Gradients(of_hidden, of_weight)
 
     def _flush(self) -> None:
-        """Products of the rows held, before there is a factor; then the buffer is free."""
-        grad, hidden = self._rows_held()
+        """The buffer's rows go into sums, before there is a factor."""
         if self._wanted[1]:
-            self._sums = wide_product(grad.t(), hidden, onto=self._sums)
+            grad, hidden = self._rows_held()
+            self._weight_sums = wide_product(grad.t(), hidden, self._weight_sums)
         self._from = self._to
 
-    def _finish(self, factor: float) -> Gradients:
-        if self._hidden_gradient is not None and factor != 1:
-            self._hidden_gradient[: self._from].mul_(factor)
-        grad, hidden = self._rows_held(factor)
-        self._held = None
-        of_weight = None
-        if self._wanted[1] and self._sums is None:
-            of_weight = product(grad.t(), hidden, factor)
-        elif self._wanted[1]:
-            of_weight = wide_product(grad.t(), hidden, self._sums, factor)
-        return Gradients(self._hidden_gradient, of_weight)
-
-    def _rows_held(self, factor: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Their gradients in the logits, and hidden states, whose gradient is written."""
+    def _rows_held(self) -> tuple[Tensor, Tensor]:
+        """Their gradients in the logits, and their hidden states."""
         assert self._held is not None, "the gradients are made once"
-        grad, hidden = self._held[: self._to - self._from, : len(self._weight)], self._hidden[self._from : self._to]
-        if self._hidden_gradient is not None:
-            # By f32: parts of a sum over so many columns must not be narrow.
-            self._hidden_gradient[self._from : self._to] = wide_product(grad, self._weight, factor=factor)
-        return grad, hidden
+        return self._held[: self._to - self._from, : len(self._weight)], self._hidden[self._from : self._to]
+
+    def _finish(self, parts: Tensor, ids: Tensor) -> Finished:
+        """Statistics of splits [P, n, 3 + J] -> figures of whole rows, by one collective."""
+        if self._group is not None:
+            merged = torch.empty_like(parts[0])
+            self._merge(parts, ids, merged)
+            parts = gather(merged, self._group)
+        n, num_ids = ids.shape
+        finished = Finished(parts.new_empty(n), parts.new_empty(n), parts.new_empty(n, num_ids))
+        self._merge(parts, ids, finished)
+        return finished
+
+    def _merge(self, parts: Tensor, ids: Tensor, into: Finished | Tensor) -> None:
+        whole = isinstance(into, Finished)
+        places = (
+            (None, into.log_sum, into.entropy, into.chosen) if isinstance(into, Finished) else (into,) + 3 * (None,)
+        )
+        if len(ids):
+            _finish_kernel[(triton.cdiv(len(ids), 32),)](
+                parts, ids, *places, len(ids), len(parts), self._shard.vocab_size, J=ids.shape[1],
+                PARTS=triton.next_power_of_2(len(parts)), ROWS=32, FIGURES=whole, num_warps=1,
+            )  # fmt: skip
 
     def _legal(self) -> tuple[Tensor | None, Tensor | None]:
         table, index = self._shard.illegal, self._legal_index

@@ -29,6 +29,19 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What a call scores."""
+
+    hidden: Tensor  # [N, H]
+    ids: Tensor  # [N, J] i64, global: the label first, then candidates
+    legal_index: Tensor | None  # [N] i64 into Shard.illegal
+
+    def rows(self, shard: Shard, columns: int) -> Rows:
+        """The same for one shard of so many columns."""
+        return Rows(self.hidden, *owned_columns(self.ids, shard.start, columns), self.legal_index)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows that are scored, each at J = 1 + K chosen ids: the label first."""
 
@@ -82,6 +95,10 @@ class Slopes:
         """Whether any row's entropy counts; True where tensors hold no data."""
         return isinstance(self.entropy, FakeTensor) or bool((self.entropy != 0).any())
 
+    def of_known(self, unknown: Tensor) -> Slopes:
+        """Without those of ids outside the vocabulary [n, J], which are not functions of the logits."""
+        return Slopes(self.chosen.masked_fill(unknown, 0), self.entropy)
+
     def scaled(self, factor: float) -> Slopes:
         return replace(self, chosen=self.chosen * factor, entropy=self.entropy * factor)
 
@@ -108,12 +125,12 @@ def empty_gradients(hidden: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -
 class OnePass(Protocol):
     """Gradients of a call's rows from logits that are made once, by chunks of rows in their order."""
 
-    def open(self, at: slice) -> Tensor:
-        """Statistics of those rows, at most `chunk_size`; their logits stay until `close`."""
+    def open(self, at: slice) -> Finished:
+        """Figures of those rows, at most `chunk_size`, by one collective; their logits stay until `close`."""
         ...
 
-    def close(self, finished: Finished, slopes: Slopes) -> None:
-        """The logits of the rows opened last become their gradients."""
+    def close(self, slopes: Slopes) -> None:
+        """The logits of the rows opened last become their gradients. Those of unknown ids don't count."""
         ...
 
     def pending(self) -> Callable[[float], Gradients]:
@@ -135,8 +152,8 @@ class Head(Protocol):
         """Makes the logits again; writes the gradient of `rows.hidden`, adds that of the weight."""
         ...
 
-    def one_pass(self, rows: Rows, wanted: tuple[bool, bool]) -> OnePass:
-        """Begins one over `rows`, for the gradients that are wanted: of the hidden states, of the weight."""
+    def one_pass(self, scored: Scored, group: Group, wanted: tuple[bool, bool]) -> OnePass:
+        """Begins one, for the gradients that are wanted: of the hidden states, of the weight."""
         ...
 
 
@@ -146,7 +163,7 @@ def finish(statistics: Tensor, unknown: Tensor, group: Group) -> Finished:
     Each rank sends 3 + J numbers a row (16 bytes in f32 without candidates). All ranks add in the order of their ranks,
     so they get the same bits. `unknown` [n, J]: chosen ids outside the vocabulary.
     """
-    whole = merge(_gather(statistics, group))
+    whole = merge(gather(statistics, group))
     peak, total, first, picked = whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3:]
     log_total = total.log()
     chosen = (picked - peak[:, None] - log_total[:, None]).masked_fill(unknown, -torch.inf)
@@ -167,7 +184,7 @@ def merge(parts: Tensor) -> Tensor:
     return torch.cat([torch.stack([peak, total, first], 1), picked], 1)
 
 
-def _gather(statistics: Tensor, group: Group) -> Tensor:
+def gather(statistics: Tensor, group: Group) -> Tensor:
     """[ranks, ...] of all ranks. All have the same number of rows, so all skip an empty one."""
     if group is None or not statistics.numel():
         return statistics[None]

@@ -22,7 +22,17 @@ import torch.multiprocessing as multiprocessing
 from rlpt.kernels import triton_head, triton_one_pass
 from rlpt.kernels.linear_logprob import LinearLogprob, linear_logprob
 from rlpt.kernels.triton_head import Tiles, TritonHead
-from rlpt.kernels.vocabulary_shard import Gradients, Rows, Shard, Slopes, finish, merge, owned_columns, unknown_ids
+from rlpt.kernels.vocabulary_shard import (
+    Gradients,
+    Rows,
+    Scored,
+    Shard,
+    Slopes,
+    finish,
+    merge,
+    owned_columns,
+    unknown_ids,
+)
 
 HIDDEN, ROWS, CANDIDATES = 40, 13, 2
 BOUND = {torch.float32: 1e-5, torch.float16: 2e-3}  # of f16 the gradients' own rounding; figures are within 1e-5 too
@@ -138,11 +148,11 @@ def check_held(dtype=torch.float32, held_rows=0, wanted=(True, True), factor=0.7
     illegal = None if table is None else torch.cat([~table, torch.ones(3, 7, dtype=torch.bool)], 1)
     held_bytes = (held_rows or ROWS) * 320 * weight.element_size()  # 307 columns, rounded up to 16
     head = TritonHead(weight, Shard(0, vocab, temperature, illegal), chunk_size=4, held_bytes=held_bytes)
-    rows = Rows(hidden, *owned_columns(ids, 0, len(weight)), index)
-    making = head.one_pass(rows, wanted)
-    for at, _ in rows.chunks(4):
-        finished = finish(making.open(at), unknown_ids(ids[at], vocab), None)
-        making.close(finished, slopes[at])
+    making = head.one_pass(Scored(hidden, ids, index), None, wanted)
+    for begin in range(0, ROWS, 4):
+        at = slice(begin, min(begin + 4, ROWS))
+        making.open(at)
+        making.close(slopes[at])
     made = making.pending()(factor)
     scaled = slopes.scaled(factor)
     want = exact(hidden, weight, labels, candidates, vocab, temperature, legal if masked else None, scaled)[2:]

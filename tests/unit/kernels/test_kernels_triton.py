@@ -121,7 +121,7 @@ def test_the_passes_of_one_pass_compile_for_hopper_without_spills(legal, tmp_pat
     from rlpt.kernels import triton_one_pass
 
     shipped = triton_one_pass.SHIPPED
-    types = POINTERS | {"held": "*bf16", "entropy": "*fp32", "merged": "*fp32"}
+    types = POINTERS | {"held": "*bf16", "entropy": "*fp32", "merged": "*fp32", "ids": "*i64"}
     shapes = {
         triton_one_pass._statistics_kernel: {"R": shipped.repeats, "LANES": shipped.lanes},
         triton_one_pass._gradient_kernel: {"COLUMNS": shipped.columns},
@@ -132,9 +132,11 @@ def test_the_passes_of_one_pass_compile_for_hopper_without_spills(legal, tmp_pat
         assert (stack, local) == (0, 0), f"{kernel.__name__} legal={legal}: {stack} and {local} bytes spilled"
         assert 0 < registers <= 128, "fewer than four programs on a multiprocessor"
         assert "ld.global.v4.b32" in made.asm["ptx"]
-    merge = {"J": 1, "SPLITS": 4, "ROWS": 32}
-    _, _, stack, local = compiled(triton_one_pass._merge_kernel, types, merge, 1, 3, tmp_path)
-    assert (stack, local) == (0, 0)
+    types["chosen"] = "*fp32"
+    for whole in (False, True):
+        merge = {"J": 1, "PARTS": 4, "ROWS": 32, "FIGURES": whole}
+        _, _, stack, local = compiled(triton_one_pass._finish_kernel, types, merge, 1, 3, tmp_path)
+        assert (stack, local) == (0, 0)
 
 
 @pytest.mark.slow
