@@ -23,7 +23,7 @@ def wide_product(
 ) -> Tensor:
     """factor (onto + left @ right) in f32 (f64 for f64), in place of `onto` where that is given, else written to `into`
     or new: narrow inputs with wide sums where the device's library has that, else widened."""
-    wide = torch.promote_types(left.dtype, torch.float32)
+    wide = torch.float64 if left.dtype == torch.float64 else torch.float32
     beta, out = (0.0, into) if onto is None else (factor, onto)
     if out is None:
         out = left.new_empty(left.shape[0], right.shape[1], dtype=wide)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlpt.kernels import triton_head, triton_one_pass
 from rlpt.kernels.linear_logprob import LinearLogprob, linear_logprob
@@ -214,6 +215,59 @@ def check_splits() -> None:
         triton_one_pass.SHIPPED = shipped
 
 
+def check_again() -> None:
+    """A wrong forecast, and a second backward, make the gradients again."""
+    hidden, weight, labels, candidates, _ = inputs(300)
+    slopes = slopes_for(ROWS)
+    want = exact(hidden, weight, labels, candidates, 300, 1.0, None, slopes)
+
+    def right(at, figures):
+        part = slopes[at]
+        return LinearLogprob(part.chosen[:, 0], part.entropy, part.chosen[:, 1:])
+
+    for foretold, times in ((lambda at, figures: figures, 1), (right, 2)):
+        leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+        result = linear_logprob(
+            *leaves, labels, vocab_start=0, vocab_size=300, candidates=candidates, backend="triton", chunk_size=5,
+            slopes=foretold,
+        )  # fmt: skip
+        chosen = torch.cat([result.logprobs[:, None], result.candidate_logprobs], 1)
+        loss = (chosen * slopes.chosen).sum() + (result.entropy * slopes.entropy).sum()
+        for _ in range(times):
+            loss.backward(retain_graph=True)
+        for got, of in zip(leaves, want[2:]):
+            close(got.grad, times * of, 1e-5)
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what a host would wait for a GPU for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if any(name in str(operation) for name in ("_local_scalar_dense", "nonzero", "equal.default", "unique")):
+            self.found.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+def check_waits() -> None:
+    """None in the forward pass, whatever is scored."""
+    hidden, weight, labels, candidates, (table, index) = inputs(300)
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    with _Waits() as waits:
+        float(labels[0])
+        assert waits.found, "the check itself finds nothing"
+        waits.found.clear()
+        result = linear_logprob(
+            *leaves, labels, vocab_start=0, vocab_size=300, candidates=candidates, backend="triton", chunk_size=5,
+            legal_table=table, legal_index=index, slopes=lambda at, found: found,
+        )  # fmt: skip
+    assert result.logprobs.requires_grad
+    assert not waits.found, waits.found
+
+
 def check_no_rows(one_pass: bool) -> None:
     hidden, weight, labels, candidates, _ = inputs(300, rows=0)
     leaves = [hidden.requires_grad_(), weight.requires_grad_()]
@@ -239,6 +293,8 @@ CHECKS: dict[str, Callable[[], None]] = {
     "one pass of splits": check_splits,
     "one pass, loss times a factor": lambda: check_whole(300, one_pass=True, factor=-0.3),
     "one pass in half precision": lambda: check_whole(300, dtype=torch.float16, one_pass=True, factor=3.0),
+    "one pass waits for nothing": check_waits,
+    "one pass foretold wrongly, or used twice": check_again,
     "one buffer": check_held,
     "one buffer in half precision": lambda: check_held(torch.float16),
     "several buffers": lambda: check_held(held_rows=9),

@@ -18,7 +18,8 @@ LAYERS = Path(__file__).parent / "interpreted_layers.py"
 FAST = [
     *(f"vocabulary of {v}, logits shifted by {s}" for v in (1, 300, 5000) for s in (0.0, -20.0, 20.0)),
     *("legal sets", "one pass", "one pass with legal sets", "half precision", "no rows", "one pass without rows"),
-    *("one pass of splits", "one pass, loss times a factor", "one pass in half precision"),
+    *("one pass waits for nothing", "one pass foretold wrongly, or used twice", "one pass of splits"),
+    *("one pass, loss times a factor", "one pass in half precision"),
     *("one buffer", "one buffer in half precision", "several buffers", "several buffers in half precision"),
     *("a buffer for each chunk, legal sets", "several buffers, hidden alone", "several buffers, weight alone"),
     *("two uneven shards", "three shards, one of padding alone", "two ranks and one of padding alone"),
