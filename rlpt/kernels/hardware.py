@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,23 +20,33 @@ def suits_triton(weight: Tensor) -> bool:
     return weight.is_cuda and weight.dtype != torch.float64 and find_spec("triton") is not None
 
 
+@cache
+def _sums_wide() -> bool:
+    """Whether torch's products of narrow inputs can have wide results."""
+    return "dtype_out" in torch.ops.aten.addmm.overloads()
+
+
 def wide_product(
     left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0, into: Tensor | None = None
 ) -> Tensor:
     """factor (onto + left @ right) in f32 (f64 for f64), in place of `onto` where that is given, else written to `into`
     or new: narrow inputs with wide sums where the device's library has that, else widened."""
     wide = torch.float64 if left.dtype == torch.float64 else torch.float32
+    is_mixed = left.dtype.itemsize < 4 and left.is_cuda and _sums_wide()
+    if not is_mixed:
+        left, right = left.to(wide), right.to(wide)
+    mixed: dict[str, Any] = {"out_dtype": wide} if is_mixed else {}
+    if onto is None and factor == 1:  # by kernels that don't read what they write
+        return torch.mm(left, right, **mixed, out=into) if into is not None else torch.mm(left, right, **mixed)
     beta, out = (0.0, into) if onto is None else (factor, onto)
     if out is None:
         out = left.new_empty(left.shape[0], right.shape[1], dtype=wide)
-    if left.dtype.itemsize < 4 and left.is_cuda and "dtype_out" in torch.ops.aten.addmm.overloads():
-        if onto is None and factor == 1:  # by kernels that don't read what they write
-            return torch.mm(left, right, out_dtype=wide, out=out)
-        return torch.addmm(out, left, right, out_dtype=wide, beta=beta, alpha=factor, out=out)
-    return out.addmm_(left.to(wide), right.to(wide), beta=beta, alpha=factor)
+    return torch.addmm(out, left, right, **mixed, beta=beta, alpha=factor, out=out)
 
 
 def product(left: Tensor, right: Tensor, factor: float = 1.0) -> Tensor:
     """factor (left @ right) in their own dtype, rounded once."""
+    if factor == 1:
+        return torch.mm(left, right)
     out = left.new_empty(left.shape[0], right.shape[1])
     return out.addmm_(left, right, beta=0.0, alpha=factor)

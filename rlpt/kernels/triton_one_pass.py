@@ -155,7 +155,7 @@ def _gradient_kernel(
     illegal_width, inverse_temperature, J: tl.constexpr, LEGAL: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """held [n, pitch] = d loss / d (unscaled logits). Grid: (n, tiles of COLUMNS columns)."""
-    row = tl.program_id(0).to(tl.int64)
+    row = tl.num_programs(0).to(tl.int64) - 1 - tl.program_id(0)  # the last rows' logits are still in the cache
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     slant = tl.load(bend + row)
     flat = slant * tl.load(entropy + row)
