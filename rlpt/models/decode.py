@@ -81,7 +81,10 @@ class Decoder:
             self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
             self.head = self._wide_head(gpt.head_weight(), is_long)
         self.has_kernel = suits_triton(self.weight) and _kernel_takes(self.head_size)
-        self.has_graphs = self.has_kernel and mesh.tensor.size == 1
+        self.has_graphs = self.has_draw_kernel = self.has_kernel and mesh.tensor.size == 1
+        shapes = *self.weight.shape, self.heads_per_group, self.groups, self.head_size, config.ffn_hidden_size
+        alignments = (parameter.data_ptr() % 16 for parameter in gpt.parameters())  # Triton compiles for each
+        self.kind = (self.weight.dtype, self.weight.device, shapes, *alignments)  # of the kernels that a step runs
         self.inverse = gpt.rotary_pos_emb.inv_freq.to(self.weight.device, torch.float32)
 
     @staticmethod
@@ -107,9 +110,9 @@ class Decoder:
         narrow = linear(weight, is_long)
         return lambda hidden: narrow(hidden).float()
 
-    def empty(self, slots: int, capacity: int) -> DecodeState:
-        """A cache of so many slots, each for so many tokens."""
-        return DecodeState(self, slots, capacity)
+    def empty(self, slots: int, capacity: int, is_kept: bool = False) -> DecodeState:
+        """A cache of so many slots, each for so many tokens; `is_kept`: others may go on from what it holds."""
+        return DecodeState(self, slots, capacity, is_kept)
 
     @torch.no_grad()
     def prefill(
@@ -121,7 +124,7 @@ class Decoder:
         room for P tokens (or `capacity`), and this rank's logits [rows, V / tensor size] of the first new token,
         float32. Of rows that are `known`, only what is new runs.
         """
-        state = self.empty(tokens.shape[0], max(capacity, tokens.shape[1]))
+        state = self.empty(tokens.shape[0], max(capacity, tokens.shape[1]), is_kept=bool(known))
         start = torch.zeros_like(lengths)
         for part in known:
             start[part.rows] = part.lengths
@@ -162,14 +165,16 @@ class Decoder:
 class DecodeState:
     """Keys and values of rows: `cache` [layers, 2, slots, groups / tensor size, capacity, d]."""
 
-    def __init__(self, decoder: Decoder, slots: int, capacity: int) -> None:
+    def __init__(self, decoder: Decoder, slots: int, capacity: int, is_kept: bool) -> None:
         self.decoder = decoder
         shape = (decoder.num_layers, 2, slots, decoder.groups, capacity, decoder.head_size)
-        # zeros, not empty: what attention masks must be finite all the same
-        self.cache = torch.zeros(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
+        # torch's attention needs finite numbers where it masks them, the kernel does not read there
+        make = torch.empty if decoder.has_kernel and not is_kept else torch.zeros
+        self.cache = make(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
         self.hidden = decoder.weight  # [rows, H] after the final norm, of each row's last token: what heads read
         self.slots = torch.arange(slots, device=decoder.weight.device)
-        self.graphs = StepGraphs(slots, decoder.weight.device) if decoder.has_graphs else None
+        model = (decoder.kind, self.cache.stride(2) >> 31 > 0)  # Triton compiles for wider strides, too
+        self.graphs = StepGraphs(slots, decoder.weight.device, model) if decoder.has_graphs else None
 
     def place(self, slots: Tensor, source: DecodeState, rows: Tensor) -> None:
         """Puts rows [n] of another state (a row may come several times) into slots [n]."""
@@ -199,9 +204,23 @@ class DecodeState:
         if self.decoder.compiled is not None:
             return self._run_compiled(tokens, self.slots[: len(tokens)], lengths, self.slots[: len(tokens)])
         if self.graphs is not None:
-            self.hidden, logits = self.graphs.step(self.run_step, tokens, lengths)
-        else:
-            self.hidden, logits = self.run_step(tokens, lengths, longest)
+            self.graphs.fill(tokens, lengths)
+            return self.step_inputs(len(tokens))
+        self.hidden, logits = self.run_step(tokens, lengths, longest)
+        return logits
+
+    def inputs(self, live: int) -> tuple[Tensor, Tensor]:
+        """With graphs: where tokens and lengths stand that `step_inputs` reads for so many live rows. Both are longer
+        than `live` where more rows run; those need length -1."""
+        assert self.graphs is not None
+        rows = self.graphs.padded(live)
+        return self.graphs.tokens[:rows], self.graphs.lengths[:rows]
+
+    @torch.no_grad()
+    def step_inputs(self, live: int) -> Tensor:
+        """As `step`, for what stands in `inputs`."""
+        assert self.graphs is not None
+        self.hidden, logits = self.graphs.step(self.run_step, live)
         return logits
 
     def run_step(self, tokens: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
