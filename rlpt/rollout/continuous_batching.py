@@ -125,8 +125,8 @@ class ContinuousBatch:
         self.source[slots] = np.arange(count) + sum(map(len, logits))
         for source in sources:
             mine = [at for at, row in enumerate(rows) if self.prompts[row] in source.index]
-            index = self._on_device(np.array([source.index[self.prompts[rows[at]]] for at in mine], np.int64))
-            self.state.place(self._on_device(slots[mine]), source.state, index)
+            index = self._places(np.array([source.index[self.prompts[rows[at]]] for at in mine], np.int64))
+            self.state.place(self._places(slots[mine]), source.state, index)
             logits.append(source.logits[index])
         self.logits = torch.cat(logits)
         self.row[slots] = rows
@@ -144,12 +144,12 @@ class ContinuousBatch:
 
     def _read(self, prompts: list[tuple[int, ...]]) -> _Prompts:
         """Runs prompts; what the texts to go on from hold of them does not run again."""
-        tokens = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.int64)
+        lengths = np.array([len(prompt) for prompt in prompts])
+        tokens = np.zeros((len(prompts), lengths.max()), np.int64)
         for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt)
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
+            tokens[row, : len(prompt)] = prompt
         known = self.before.find(prompts, self.device) if self.before else []
-        state, logits = self.decoder.prefill(self._on_device(tokens.numpy()), self._on_device(lengths.numpy()), known)
+        state, logits = self.decoder.prefill(self._on_device(tokens), self._on_device(lengths), known)
         return _Prompts({prompt: row for row, prompt in enumerate(prompts)}, state, logits)
 
     def _keep_begun(self, sources: Sequence[_Prompts], last: tuple[int, ...]) -> None:
@@ -209,6 +209,12 @@ class ContinuousBatch:
         if ahead and not self.kernels and self.logits is not None:
             self.logits = self.logits[:live]
         return drawn[:live]
+
+    def _places(self, values: np.ndarray) -> Tensor | slice:
+        """As an index; a slice where they stand side by side."""
+        if (np.diff(values) == 1).all():
+            return slice(int(values[0]), int(values[-1]) + 1)
+        return self._on_device(values)
 
     def _on_device(self, values: np.ndarray) -> Tensor:
         return send(values, self.device)

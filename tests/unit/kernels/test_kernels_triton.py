@@ -38,7 +38,7 @@ def test_every_check_has_a_test(found):
 
 def test_the_kernels_of_a_layer_equal_torch(tmp_path):
     found = interpreted(LAYERS, tmp_path)
-    assert len(found) == 10
+    assert len(found) == 11
     assert not {name: error for name, error in found.items() if error}
 
 
@@ -114,13 +114,17 @@ def test_the_kernels_of_a_layer_compile_for_hopper_without_spills(narrow, tmp_pa
     from rlpt.kernels import decode_attention, layers_triton
 
     types = dict.fromkeys(("both", "grad", "out", "cos", "sin", "qkv", "keys", "values", "weight"), narrow)
-    types |= {"scale": "*fp32", "parts": "*fp32", "x": "*fp32", "epsilon": "fp32"}
+    types |= {"scale": "*fp32", "parts": "*fp32", "x": "*fp32", "epsilon": "fp32", "total": "*fp32", "more": narrow}
     turn = {"HEADS": 16, "PADDED": 16, "HALF": 32, "PADDED_HALF": 32, "ROWS": 16}
     cases = [
         (layers_triton._gate_kernel, {"BLOCK": 1024}, 4),
         (layers_triton._gate_backward_kernel, {"BLOCK": 1024}, 4),
         (layers_triton._turn_kernel, turn, 4),
-        *((layers_triton._norm_kernel, shape, shape["num_warps"]) for shape in map(layers_triton._shape, (768, 4096))),
+        *(
+            (kernel, shape, shape["num_warps"])
+            for kernel in (layers_triton._norm_kernel, layers_triton._add_norm_kernel)
+            for shape in map(layers_triton._shape, (768, 4096))
+        ),
         *(
             (layers_triton._norm_backward_kernel, one, one["num_warps"])
             for one in map(layers_triton._shape, (768, 4096))
