@@ -105,6 +105,14 @@ class BatchConfig(Section):
         True, description="microbatches that fit into B x T positions run as one, rows of text filling what is left"
     )
 
+    overlap: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="text is trained on beside a play once no larger share of its rows is left (1: from its start, 0: "
+        "after it); costs a GPU the memory of both at once, and gains a CPU nothing",
+    )
+
     @property
     def room(self) -> int:
         """Positions up to which microbatches run together; 0: each by itself."""

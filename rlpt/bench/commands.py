@@ -183,6 +183,41 @@ def bench_step(
     measure_step(shape, rows, microbatches, steps, pairs, device, threads, json_file)
 
 
+@bench_app.command("overlap")
+def bench_overlap(
+    groups: Annotated[int, typer.Option(min=1, help="different prompts")] = 16,
+    samples: Annotated[int, typer.Option(min=2, help="completions of each")] = 16,
+    prompt: Annotated[int, typer.Option(min=2, help="longest prompt; the shortest may be half as long")] = 64,
+    mean: Annotated[float, typer.Option(min=1.0, help="of the geometric lengths")] = 48.0,
+    longest: Annotated[int, typer.Option(min=1, help="completion, to which longer ones are cut")] = 256,
+    rows: Annotated[int, typer.Option(min=1, help="a microbatch of text")] = 8,
+    microbatches: Annotated[int, typer.Option(min=1, help="of text a step")] = 4,
+    length: Annotated[int, typer.Option(min=2, help="tokens a row")] = 512,
+    share: Annotated[list[float] | None, typer.Option(min=0.0, max=1.0, help="batch.overlap; several in turn")] = None,
+    layers: _Layers = 4,
+    hidden: _Hidden = 256,
+    heads: _Heads = 4,
+    ffn: _Ffn = 1024,
+    vocabulary: _Vocabulary = 512,
+    pairs: _Pairs = 5,
+    device: _Device = "cpu",
+    threads: _Threads = 0,
+    json_file: _Json = None,
+) -> None:
+    """A whole mixed step: text trained on after the play, or beside its longest episodes; utilisation of each.
+
+    [bold]rlpt bench overlap[/bold]
+    [bold]rlpt bench overlap --device gpu --layers 12 --hidden 768 --heads 12 --ffn 2048 --vocabulary 50304[/bold]
+    """
+    from rlpt.bench.generation import Shape
+    from rlpt.bench.overlap import Workload
+    from rlpt.bench.overlap import main as measure_overlap
+
+    shape = Shape(layers, hidden, heads, ffn, vocabulary, max(length, prompt + longest))
+    workload = Workload(groups, samples, prompt, mean, longest, rows, microbatches)
+    measure_overlap(workload, shape, share or [0.25, 0.5, 1.0], pairs, device, threads, json_file)
+
+
 @bench_app.command("growth")
 def bench_growth(
     axis: Annotated[

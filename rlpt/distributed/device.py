@@ -238,6 +238,49 @@ def fetch(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
     return wait
 
 
+class Lanes:
+    """Two queues of work on one device: what is urgent, and what fills the gaps that it leaves.
+
+    On a GPU they are streams, and wherever a multiprocessor comes free the urgent one goes first. A CPU does at once
+    what it is given, and nothing is beside anything.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._urgent = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+        self._patient: Any = None
+        self._last: Any = None  # event after the last patient work
+
+    @contextlib.contextmanager
+    def urgent(self) -> Iterator[None]:
+        """Inside, work is urgent. It begins after all that was started before, and what is started afterwards waits
+        for it."""
+        if self._urgent is None:
+            yield
+            return
+        self._patient, self._last = torch.cuda.current_stream(), None
+        self._urgent.wait_stream(self._patient)
+        try:
+            with torch.cuda.stream(self._urgent):
+                yield
+        finally:
+            self._patient.wait_stream(self._urgent)
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Inside `urgent`: work that runs beside it, and reads nothing that urgent work writes."""
+        if self._urgent is None:
+            yield
+            return
+        with torch.cuda.stream(self._patient):
+            yield
+            self._last = torch.cuda.Event()
+            self._last.record()
+
+    def is_free(self) -> bool:
+        """Whether the device has done all patient work that it was given."""
+        return self._last is None or bool(self._last.query())
+
+
 def peers_lost(error: BaseException) -> bool:
     """Whether an error says that a collective failed because of other ranks: one is gone, or did not come in time."""
     signs = ("gloo", "pair closure", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")

@@ -50,7 +50,8 @@ def _knob(what: str, config: Config, hardware: Hardware, works: list[Work]) -> s
     if what == "copies":
         return "fewer snapshots, or a pool that keeps fewer"
     if what == "rollout":
-        return "fewer groups or a smaller group_size a replica, more data-parallel ranks, shorter answers"
+        beside = ", batch.overlap: 0" if config.batch.overlap > 0 else ""
+        return f"fewer groups or a smaller group_size a replica, more data-parallel ranks, shorter answers{beside}"
     if what == "activations":
         return _activation_knob(config, played)
     if what == "workspace" and config.model.recompute == "none":

@@ -34,7 +34,8 @@ class Memory:
     copies: float  # snapshots, the shadow of a bilevel run
     activations: float  # kept for backward, of all microbatches in flight
     workspace: float  # the rest of one microbatch at its peak, the log-prob head's included
-    rollout: float  # keys, values and tables of the rows that decode; not at the same time as the two above
+    rollout: float  # keys, values and tables of the rows that decode, and a microbatch of text beside them; not at the
+    # same time as the two above
 
     @property
     def total(self) -> float:
@@ -77,8 +78,10 @@ def attention_flops(config: Config, length: int) -> float:
     return 4.0 * config.model.num_layers * config.model.hidden_size * length
 
 
-def memory(config: Config, stages: Sequence[Stage], works: Sequence[Work], vocabulary: int, wide: int) -> list[Memory]:
-    """By stage. `wide`: bytes of a weight."""
+def memory(
+    config: Config, stages: Sequence[Stage], works: Sequence[Work], vocabulary: int, wide: int, overlaps: bool = False
+) -> list[Memory]:
+    """By stage. `wide`: bytes of a weight; `overlaps`: text is trained on while episodes are played."""
     microbatches = sum(work.microbatches for work in works)
     found = []
     for stage in stages:
@@ -93,6 +96,8 @@ def memory(config: Config, stages: Sequence[Stage], works: Sequence[Work], vocab
         if config.bilevel is not None and config.bilevel.meta:
             copies += SHADOW_COPIES * state.parameters * FLOAT32
         rollout = max((cache_bytes(config, work, vocabulary, wide) for work in works), default=0.0)
+        if overlaps and rollout:
+            rollout += max((stage.footprints[work.rows].peak for work in works if not work.episodes), default=0)
         found.append(
             Memory(
                 stage.index,

@@ -26,6 +26,14 @@ START_SHARE = 1 / 8  # of the slots must be free for waiting rows to start: prom
 
 
 @dataclass(frozen=True)
+class Meanwhile:
+    """What is done between the decode steps of a call's longest rows."""
+
+    work: Callable[[], None]
+    share: float  # of the call's slots: once no more of them are live and no row waits
+
+
+@dataclass(frozen=True)
 class _Prompts:
     """Prompts that have been read: where they stand in a state, and the logits of what comes after them."""
 
@@ -46,9 +54,17 @@ class _Drawn:
 class ContinuousBatch:
     """Rows of one call; at most `slots` of them are in the cache at a time."""
 
-    def __init__(self, decoder: Any, requests: Requests, slots: int, before: Texts | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Any,
+        requests: Requests,
+        slots: int,
+        before: Texts | None = None,
+        meanwhile: Meanwhile | None = None,
+    ) -> None:
         """`before`: texts to go on from; then all rows must have a slot, and their own texts are kept, too."""
         self.decoder, self.requests, self.device, self.before = decoder, requests, requests.device, before
+        self.meanwhile = meanwhile
         rows = len(requests.prompts)
         self.slots = min(slots, rows)
         assert before is None or self.slots == rows, "texts are kept of rows that all have a slot"
@@ -79,6 +95,8 @@ class ContinuousBatch:
             ahead = self._runs_ahead()
             if ahead:
                 self._step(drawn.tokens)
+            if self.meanwhile is not None and not self.waiting and self.num_live <= self.meanwhile.share * self.slots:
+                self.meanwhile.work()
             tokens = self._retire(drawn.tokens, self._record(drawn), ahead)
             if self.num_live and not ahead:
                 self._step(tokens)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from rlpt.rollout.continuation import Texts
-from rlpt.rollout.continuous_batching import ContinuousBatch
+from rlpt.rollout.continuous_batching import ContinuousBatch, Meanwhile
 from rlpt.rollout.requests import Requests
 from rlpt.types import Completion, Generator, SamplingParams
 
@@ -26,6 +26,7 @@ class PolicyGenerator:
     def __init__(self, policy: Any, max_rows: int = 512) -> None:
         self.policy = policy
         self.max_rows = max_rows
+        self.meanwhile: Meanwhile | None = None
 
     @torch.inference_mode()
     def __call__(
@@ -35,7 +36,8 @@ class PolicyGenerator:
         if not prompts:
             return []
         requests = self.requests(prompts, params, keys)
-        ContinuousBatch(self.policy.decoder(requests.longest >= LONG), requests, self.max_rows).run()
+        decoder = self.policy.decoder(requests.longest >= LONG)
+        ContinuousBatch(decoder, requests, self.max_rows, meanwhile=self.meanwhile).run()
         return requests.completions()
 
     def requests(
@@ -44,6 +46,18 @@ class PolicyGenerator:
         """The tables of a call."""
         assert len(prompts) == len(params) == len(keys), "one SamplingParams and one key a prompt"
         return Requests(prompts, params, keys, self.policy.vocab_size, self.policy.device.torch_device)
+
+    @contextmanager
+    def beside(self, work: Callable[[], None], share: float) -> Iterator[None]:
+        """Inside, `work` is called after each decode step that no more than `share` of a call's rows are left for.
+
+        It must leave the weights as they are. All tensor-parallel ranks call it after the same steps.
+        """
+        self.meanwhile = Meanwhile(work, share)
+        try:
+            yield
+        finally:
+            self.meanwhile = None
 
     @contextmanager
     def session(self) -> Iterator[Generator]:
@@ -72,7 +86,8 @@ class _Session:
         if self.decoder is None:
             self.decoder = self.generator.policy.decoder(is_long=True)
         requests = self.generator.requests(prompts, params, keys)
-        batch = ContinuousBatch(self.decoder, requests, self.generator.max_rows, self.texts)
+        generator = self.generator
+        batch = ContinuousBatch(self.decoder, requests, generator.max_rows, self.texts, generator.meanwhile)
         batch.run()
         self.texts = batch.texts()
         return requests.completions()

@@ -25,6 +25,7 @@ from rlpt.training.accounting import Account, step_account
 from rlpt.training.figures import training_figures
 from rlpt.training.memory import memory_rows, settled_heap
 from rlpt.training.optimizer import Optimizer, wrap_data_parallel
+from rlpt.training.overlap import Overlap, Taken
 from rlpt.training.preemption import StopRequest, remove_marker, signal_name, write_marker
 from rlpt.training.replicas import ReplicaCheck
 from rlpt.training.resume import RunFolder
@@ -42,7 +43,8 @@ from rlpt.training.schedule import Schedule, StepPlan, update_signal
 from rlpt.training.shadow import NAMES, Shadow
 from rlpt.training.sources import open_streams, source_states
 from rlpt.training.state import Best, TrainState
-from rlpt.training.step import StepResult, TrainStep
+from rlpt.training.step import TrainStep
+from rlpt.training.step_figures import StepResult
 from rlpt.training.stopping import write_worst_rows
 from rlpt.training.throughput import Throughput
 from rlpt.training.tracking import ProgressPrinter, open_trackers, wandb_run_id
@@ -90,6 +92,7 @@ class Trainer:
             passes=[*([self.shadow] if self.shadow is not None else []), self.replicas],
             room=config.batch.room,
         )
+        self.overlap = Overlap(config, runtime.generator, self.streams, self.train_step)
         self.schedule = Schedule(config)
         self.state = TrainState()
         self.folder = RunFolder(runtime, self.optimizer, self.snapshots)
@@ -184,16 +187,18 @@ class Trainer:
             plan = self.schedule.plan(state.step, state.signal)
             self.keeper.before_step(plan.step)
             self.watchdog.enter("rollout", plan.step + 1)
-            batches = self._take(plan)
+            taken = self._take(plan)
+            batches = taken.batches
             self.watchdog.enter("step", plan.step + 1)
-            result = self.train_step(batches, plan, self._compares_gradients(plan.step))
+            result = self.train_step(batches, plan, self._compares_gradients(plan.step), taken.begun)
             if result.stopped:
                 self._stop(plan, batches, result)
             self.keeper.after_step()
             self._account(plan, batches, result)
             throughput.update(state.step, state.text_tokens + state.rollout_tokens, state.episodes)
             state.seconds = throughput.seconds
-            self._log(step_row(state, plan, batches, result, self.streams) | throughput.metrics())
+            beside = {} if taken.begun is None else {"overlap": taken.beside}
+            self._log(step_row(state, plan, batches, result, self.streams) | beside | throughput.metrics())
             self._tell_nonfinite(result)
             if state.skipped_steps > self.config.schedule.max_skipped_steps:
                 self._roll_back(result)
@@ -247,13 +252,8 @@ class Trainer:
                 if self.runtime.mesh.is_primary:
                     print(f"{name}: {line}")
 
-    def _take(self, plan: StepPlan) -> dict[str, list[Batch]]:
-        data_size = self.runtime.mesh.data.size
-        return {
-            name: stream.source.take(plan.microbatches[name] // data_size, step=plan.step, share=plan.shares[name])
-            for name, stream in self.streams.items()
-            if plan.microbatches[name]
-        }
+    def _take(self, plan: StepPlan) -> Taken:
+        return self.overlap.take(plan, may_begin=not self._compares_gradients(plan.step))
 
     def _compares_gradients(self, step: int) -> bool:
         interval = self.config.tracking.gradient_interval

@@ -27,14 +27,16 @@ class Pass:
     positions: Tensor
     segments: Tensor
     parents: Tensor | None
+    live: tuple[Tensor, ...]  # of each part, the places of its labels with a loss among its flattened ones
 
     @classmethod
     def of(cls, parts: Sequence[Batch], device: torch.device) -> Pass:
         """Of at least one part, moved to `device` once all is worked out where the parts are."""
+        live = tuple(part.loss_mask.flatten().nonzero().squeeze(1).to(device) for part in parts)
         moved = tuple(part.to(device) for part in parts)
         if len(moved) == 1:
             [one] = moved
-            return cls(moved, one.tokens, one.positions, one.segments, one.parents)
+            return cls(moved, one.tokens, one.positions, one.segments, one.parents, live)
         segments, parents, taken = [], [], 0
         for part in parts:
             rows = len(part.segments)
@@ -51,13 +53,14 @@ class Pass:
             torch.cat([part.positions.flatten() for part in moved])[None],
             torch.cat(segments)[None].to(device),
             torch.cat(parents)[None].to(device) if has_parents else None,
+            live,
         )
 
-    def places(self) -> list[tuple[Batch, int]]:
-        """Each part, and where its positions begin among the flattened ones of the pass."""
+    def places(self) -> list[tuple[Batch, Tensor, int]]:
+        """Each part, its `live` places, and where its positions begin among the flattened ones of the pass."""
         found, first = [], 0
-        for part in self.parts:
-            found.append((part, first))
+        for part, live in zip(self.parts, self.live, strict=True):
+            found.append((part, live, first))
             first += part.tokens.numel()
         return found
 

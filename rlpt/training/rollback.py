@@ -17,7 +17,7 @@ from rlpt.config import ScheduleConfig
 from rlpt.errors import CheckpointError
 from rlpt.evaluation.summary import write_json
 from rlpt.training.state import TrainState
-from rlpt.training.step import StepResult
+from rlpt.training.step_figures import StepResult
 
 FILE = "rollbacks.json"
 

@@ -9,7 +9,7 @@ from typing import Any
 from rlpt.batch import Batch
 from rlpt.training.schedule import StepPlan
 from rlpt.training.state import TrainState
-from rlpt.training.step import StepResult
+from rlpt.training.step_figures import StepResult
 from rlpt.training.tracking import Tracker
 
 _EPISODES = ["objective", "task", "level", "prompt", "answer", "completion", "reward", "advantage", "truncated"]

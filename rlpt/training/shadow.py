@@ -25,7 +25,8 @@ from rlpt.models.lora import is_adapter
 from rlpt.models.snapshots import Snapshots
 from rlpt.training.optimizer import Optimizer
 from rlpt.training.schedule import StepPlan
-from rlpt.training.step import Batches, Counts, TrainStep
+from rlpt.training.step import Batches, TrainStep
+from rlpt.training.step_figures import Counts
 
 SHADOW = "shadow"
 MOMENTS = {"exp_avg": "shadow.exp_avg", "exp_avg_sq": "shadow.exp_avg_sq"}

@@ -14,10 +14,12 @@ from rlpt.batch import Batch, BatchSource, Scores, SourceContext
 from rlpt.config import Config
 from rlpt.errors import ConfigError
 from rlpt.models.snapshots import Snapshots
+from rlpt.rollout.generator import PolicyGenerator
 from rlpt.training.runtime import Runtime, create_algorithms
 from rlpt.types import Completion, Generator, SamplingParams
 
 PLAYING = ("episodes",)  # sources that give rewards
+WAITING_FOR_NONE = ("corpus", "demonstrations")  # sources that neither play nor look at what others took
 ROW_MULTIPLE = 8  # of the lengths of packed rows: what matrix units like
 
 
@@ -48,6 +50,7 @@ class Stream:
 def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
     """Every objective's algorithm with its open source. Raises ConfigError or DataError."""
     config, mesh = runtime.config, runtime.mesh
+    past = PolicyGenerator(runtime.policy)  # one of its own: nothing is trained while the weights are other ones
     streams: dict[str, Stream] = {}
     for name, algorithm in create_algorithms(config).items():
         spec = config.objectives[name].source
@@ -68,7 +71,7 @@ def open_streams(runtime: Runtime, snapshots: Snapshots) -> dict[str, Stream]:
             algorithm=algorithm,
             generator=runtime.generator,
             chooser=runtime.chooser,
-            past=lambda: {one: PastSelf(runtime.generator, snapshots, one) for one in snapshots.names()},
+            past=lambda: {one: PastSelf(past, snapshots, one) for one in snapshots.names()},
             steps=config.objectives[name].active_steps(config.schedule.steps),
             run_steps=config.schedule.steps,
             microbatches_at=config.objectives[name].microbatches_at,

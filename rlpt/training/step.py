@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from megatron.core.distributed import finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from rlpt.algorithms.base import LossTerms, Objective
+from rlpt.algorithms.base import Objective
 from rlpt.batch import Batch, Scores
 from rlpt.errors import ConfigError
 from rlpt.models.policy import Policy
@@ -27,51 +27,33 @@ from rlpt.training.loss_slopes import loss_slopes
 from rlpt.training.optimizer import Optimizer
 from rlpt.training.passes import Pass, fill
 from rlpt.training.schedule import StepPlan
+from rlpt.training.step_figures import Counts, Key, StepResult, Sums
 
 Batches = Mapping[str, list[Batch]]
-Key = tuple[str, str]  # (objective, figure)
+PassLoss = Callable[[Pass, Tensor], Tensor]  # a pass and its hidden states [T, B, H] -> ()
 
 
 @dataclass
-class Sums:
-    """This rank's figures of one pass. Mutable: microbatches add to it."""
+class Begun:
+    """The first part of a step, under way. Mutable: it advances."""
 
-    totals: dict[Key, Tensor] = field(default_factory=dict)
-    maxima: dict[Key, Tensor] = field(default_factory=dict)
+    batches: Batches
+    counts: Counts
+    sums: Sums
+    halves: Iterator[None]  # of passes: forward, backward
+    number: int  # of halves
+    done: int = 0  # of them
 
-    def add(self, objective: str, terms: LossTerms) -> None:
-        """One microbatch's terms."""
-        for key, value in {"loss": terms.total, **terms.metrics}.items():
-            value = value.detach()
-            at = (objective, key)
-            self.totals[at] = self.totals[at] + value if at in self.totals else value
-        for key, value in terms.maxima.items():
-            value = value.detach()
-            at = (objective, key)
-            self.maxima[at] = torch.maximum(self.maxima[at], value) if at in self.maxima else value
+    def advance(self) -> bool:
+        """Runs half a pass; whether there was one left."""
+        ran = next(self.halves, self) is not self
+        self.done += ran
+        return ran
 
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step did; equal on every rank."""
-
-    losses: dict[str, float]  # objective -> its loss: the total over its count
-    metrics: dict[str, float]  # "objective/name" -> mean over its loss tokens, or the largest
-    tokens: dict[str, int]  # objective -> loss tokens over all ranks
-    positions: dict[str, int]  # objective -> positions of its rows over all ranks, padding and prompts included
-    gradient_norm: float
-    skipped: bool  # the loss or the gradient was not finite, twice: weights are unchanged
-    transient: bool = False  # it was not finite, and was when the same batches were run again
-    stopped: str = ""  # the figure that is above its bound, and why: weights are unchanged
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Over all data-parallel ranks, by objective."""
-
-    divisors: dict[str, float]  # of the losses
-    tokens: dict[str, int]  # loss tokens
-    positions: dict[str, int]  # of the rows, padding and prompts included
+    def finish(self) -> None:
+        """Runs what is left."""
+        while self.advance():
+            pass
 
 
 class GradientPass(Protocol):
@@ -112,15 +94,23 @@ class TrainStep:
         self.mesh, self.device = policy.mesh, policy.device
         policy.gpt.config.finalize_model_grads_func = _finalize
 
-    def __call__(self, batches: Batches, plan: StepPlan, compare_gradients: bool = False) -> StepResult:
+    def __call__(
+        self, batches: Batches, plan: StepPlan, compare_gradients: bool = False, begun: Begun | None = None
+    ) -> StepResult:
         """Trains on `batches` (objective -> this rank's microbatches) by `plan`'s coefficients and rates.
 
         `compare_gradients` also reports each objective's gradient norm and their pairwise cosines, from the same
-        backward passes run one objective at a time.
+        backward passes run one objective at a time. `begun`: this step's first part, with the same plan; some of
+        `batches` are its.
         """
         assert self.optimizer is not None, "a step needs an optimizer"
-        counts = self.global_counts(batches)
-        losses, metrics, norm, finite = self._gradient(batches, plan, counts, compare_gradients)
+        assert begun is None or not compare_gradients, "gradients that are compared are made one objective at a time"
+        known = {} if begun is None else begun.batches
+        rest = {name: part for name, part in batches.items() if name not in known}
+        counts = self.global_counts(rest)
+        if begun is not None:
+            counts = counts.joined(begun.counts, list(batches))
+        losses, metrics, norm, finite = self._gradient(rest, plan, counts, compare_gradients, begun)
         transient = False
         if not finite:  # a fault of the hardware does not come back; what comes back is in weights or batches
             losses, metrics, norm, finite = self._gradient(batches, plan, counts, compare_gradients)
@@ -133,20 +123,51 @@ class TrainStep:
         return StepResult(losses, metrics, counts.tokens, counts.positions, norm, not finite, transient, stopped)
 
     def _gradient(
-        self, batches: Batches, plan: StepPlan, counts: Counts, compare_gradients: bool
+        self, batches: Batches, plan: StepPlan, counts: Counts, compare_gradients: bool, begun: Begun | None = None
     ) -> tuple[dict[str, float], dict[str, float], float, bool]:
-        """The gradient, in the buffers: losses, figures, its norm, and whether all ranks found it finite."""
+        """The gradient, in the buffers, on top of that of what has `begun`: losses, figures, its norm, and whether all
+        ranks found it finite."""
         assert self.optimizer is not None
-        self.optimizer.zero_grad()
-        if compare_gradients:
+        diagnostics: dict[str, float] = {}
+        if begun is not None:
+            begun.finish()
+            sums = self.forward_backward(batches, plan.coefficients, counts).joined(begun.sums)
+            batches = {**begun.batches, **batches}
+        elif compare_gradients:
+            self.optimizer.zero_grad()
             sums, diagnostics = self._objective_by_objective(batches, plan, counts)
         else:
-            sums, diagnostics = self.forward_backward(batches, plan.coefficients, counts), {}
+            self.optimizer.zero_grad()
+            sums = self.forward_backward(batches, plan.coefficients, counts)
         for one in self.passes:
             diagnostics |= one.add(self, batches, plan, counts)
         norm = self.optimizer.gradient_norm()
         losses, metrics, finite = self._reduce(sums, counts, math.isfinite(norm))
         return losses, metrics | diagnostics, norm, finite
+
+    def begin(self, batches: Batches, plan: StepPlan) -> Begun:
+        """A step some of whose objectives' microbatches are there before the others': their passes may run now, in
+        `Begun.advance`, and the call that gets all batches does what is left. Without pipeline parallelism only."""
+        assert self.optimizer is not None, "a step needs an optimizer"
+        assert self.mesh.pipeline.size == 1, "passes of several stages run together"
+        self.optimizer.zero_grad()
+        counts, sums = self.global_counts(batches), Sums()
+        queue = self._queue(batches)
+        halves = self._halves(queue, self._losses(plan.coefficients, counts, sums))
+        return Begun(batches, counts, sums, halves, 2 * len(queue))
+
+    def _halves(self, queue: Sequence[list[Batch]], loss_of: PassLoss) -> Iterator[None]:
+        """Adds each pass's gradient to the buffers, its forward at one step of the iterator and its backward at the
+        next; nothing travels between replicas. It may stand in the middle of an inference."""
+        for parts in queue:
+            with torch.inference_mode(False), torch.enable_grad(), self.device.megatron():
+                together = Pass.of(parts, self.device.torch_device)
+                loss = loss_of(together, self.policy.forward(together, self.model))
+            yield
+            with torch.inference_mode(False), self.device.megatron():
+                loss.backward()  # type: ignore[no-untyped-call]
+            del loss, together
+            yield
 
     def forward_backward(
         self,
@@ -159,28 +180,15 @@ class TrainStep:
 
         `observe` is shown the scores of every microbatch, in place of the step's gradient passes.
         """
-        queue = fill([batch for part in batches.values() for batch in part], self.room, self._may_split)
-        sums = Sums()
-        observers = [observe] if observe is not None else [one.observe for one in self.passes]
-
-        def loss_of(batch: Batch, first: int, hidden: Tensor) -> Tensor:
-            objective = self.objectives[batch.objective]
-            slopes = loss_slopes(objective) if objective.is_token_local else None
-            scores = self.policy.scores(hidden, batch, slopes, first)
-            terms = objective(scores, batch)
-            for show in observers:
-                show(batch, scores)
-            sums.add(batch.objective, terms)
-            divisor = counts.divisors[batch.objective]
-            return coefficients[batch.objective] * terms.total / (divisor if divisor > 0 else 1.0)
+        queue, sums = self._queue(batches), Sums()
+        loss_of = self._losses(coefficients, counts, sums, observe)
 
         def forward_step(iterator: Iterator[list[Batch]], module: Any) -> tuple[Tensor, Any]:
             together = Pass.of(next(iterator), self.device.torch_device)
             output = self.policy.forward(together, module)
 
             def loss_function(hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-                losses = [loss_of(batch, first, hidden) for batch, first in together.places()]
-                return sum(losses[1:], losses[0]), torch.ones((), dtype=torch.int, device=hidden.device), {}
+                return loss_of(together, hidden), torch.ones((), dtype=torch.int, device=hidden.device), {}
 
             return output, loss_function
 
@@ -195,6 +203,37 @@ class TrainStep:
                 forward_only=False,
             )
         return sums
+
+    def _losses(
+        self,
+        coefficients: Mapping[str, float],
+        counts: Counts,
+        sums: Sums,
+        observe: Callable[[Batch, Scores], None] | None = None,
+    ) -> PassLoss:
+        """What a pass adds to the step's loss, from its hidden states; its figures go to `sums` and its scores to
+        whoever observes them."""
+        observers = [observe] if observe is not None else [one.observe for one in self.passes]
+
+        def loss_of_part(batch: Batch, live: Tensor, first: int, hidden: Tensor) -> Tensor:
+            objective = self.objectives[batch.objective]
+            slopes = loss_slopes(objective) if objective.is_token_local else None
+            scores = self.policy.scores_at(hidden, batch, live, slopes, first)
+            terms = objective(scores, batch)
+            for show in observers:
+                show(batch, scores)
+            sums.add(batch.objective, terms)
+            divisor = counts.divisors[batch.objective]
+            return coefficients[batch.objective] * terms.total / (divisor if divisor > 0 else 1.0)
+
+        def loss_of(together: Pass, hidden: Tensor) -> Tensor:
+            losses = [loss_of_part(batch, live, first, hidden) for batch, live, first in together.places()]
+            return sum(losses[1:], losses[0])
+
+        return loss_of
+
+    def _queue(self, batches: Batches) -> list[list[Batch]]:
+        return fill([batch for part in batches.values() for batch in part], self.room, self._may_split)
 
     def _may_split(self, batch: Batch) -> bool:
         """Rows that are learned from each for itself."""

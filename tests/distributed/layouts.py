@@ -362,6 +362,7 @@ def main() -> None:
         if name in ("single", "pipeline", "tensor"):
             seen[name]["untied"] = run_steps(tiny_config(parallel, tie_embeddings=False))
         if "pipeline" not in parallel:
+            seen[name]["begun"] = run_steps(tiny_config(parallel), begins=True)
             seen[name]["play"] = play(tiny_config(parallel, init_std=0.3))
             seen[name]["adapted_play"] = play(tiny_config(parallel, init_std=0.3, adapter={"rank": 3}))
             seen[name]["converse"] = converse(tiny_config(parallel, init_std=0.3))

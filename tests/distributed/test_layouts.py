@@ -55,6 +55,13 @@ def test_twenty_steps_are_those_of_one_rank(single, double, layout):
     assert largest_difference(double[layout]["steps"], single["steps"]) < 1e-5
 
 
+@pytest.mark.parametrize("layout", ["single", *PLAYING])
+def test_steps_that_begin_with_text_are_the_same(single, double, layout):
+    """0 to 3 halves of the passes of text ran before the episodes were there."""
+    seen = (double | {"single": single})[layout]["begun"]
+    assert largest_difference(seen, single["steps"]) < 1e-5
+
+
 @pytest.mark.parametrize("layout", TWO_RANKS)
 def test_an_evaluation_scores_text_alike(single, double, layout):
     assert double[layout]["score"] == pytest.approx(single["score"], rel=1e-5)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from helpers.tiny_model import STEPS, build, heads_of, played_batch, random_batch, wake
 
 import rlpt.algorithms  # noqa: F401 (registers)
@@ -68,10 +69,17 @@ def own(batches: Mapping[str, list[Batch]], mesh: Mesh) -> dict[str, list[Batch]
 
 
 def run_steps(
-    config: Config, first: int = 0, stop: int = STEPS, *, load: Path | None = None, save: Path | None = None
+    config: Config,
+    first: int = 0,
+    stop: int = STEPS,
+    *,
+    load: Path | None = None,
+    save: Path | None = None,
+    begins: bool = False,
 ) -> list[list[float]]:
     """Optimizer steps on the same global batches: losses by objective, then the gradient norm; of every fifth also each
-    objective's gradient norm and their cosines. Goes on from a checkpoint, and leaves one, where a folder is given."""
+    objective's gradient norm and their cosines. Goes on from a checkpoint, and leaves one, where a folder is given.
+    With `begins`, the others begin with text, and are some half passes far when they get all batches."""
     mesh, policy = build(config, heads_of(algorithms_of(config)))
     model = wrap_data_parallel(config, policy.gpt, policy.device)
     optimizer = Optimizer(config, model, policy.device)
@@ -83,7 +91,12 @@ def run_steps(
         wake(policy, config, std=AWAKE)
     step, schedule, rows = TrainStep(policy, model, optimizer, algorithms_of(config)), Schedule(config), []
     for number in range(first, stop):
-        result = step(own(global_batches(number, config), mesh), schedule.plan(number, {}), number % 5 == 4)
+        batches, plan, begun = own(global_batches(number, config), mesh), schedule.plan(number, {}), None
+        if begins and number % 5 != 4:
+            begun = step.begin({"text": batches["text"]}, plan)
+            with torch.inference_mode():
+                assert all(begun.advance() for _ in range(number % 5))
+        result = step(batches, plan, number % 5 == 4, begun)
         row = [*(result.losses[name] for name in config.objectives), result.gradient_norm]
         if number % 5 == 4:
             compared = [key for key in sorted(result.metrics) if "gradient" in key]

@@ -69,6 +69,16 @@ def test_what_does_not_fit_names_the_knob():
     assert plan.fullest.total > room(plan.hardware)
 
 
+def test_text_beside_a_play_needs_its_memory_there():
+    apart, beside = (
+        plan_layout(size("125m", f"batch.overlap={share}"), 1, find_hardware("h100"), 50_304).memory[0]
+        for share in (0, 0.5)
+    )
+    added = beside.rollout - apart.rollout
+    assert beside.activations < added <= beside.activations + beside.workspace
+    assert (beside.activations, beside.weights) == (apart.activations, apart.weights)
+
+
 def test_a_vocabulary_that_nothing_tells_is_an_error():
     with pytest.raises(ConfigError, match="--vocabulary"):
         plan_layout(size("125m"), 1, find_hardware("h100"))

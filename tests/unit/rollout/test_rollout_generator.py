@@ -96,3 +96,18 @@ def test_a_prompt_runs_once_whenever_its_samples_start(max_rows):
     requests = [(prompt, SamplingParams(max_new_tokens=3 + at % 5)) for at, prompt in enumerate(PROMPTS * 8)]
     policy, _ = generate(requests, range(24), max_rows)
     assert policy.prefilled == PROMPTS
+
+
+def test_what_is_done_beside_a_call_waits_for_its_last_rows():
+    """Three slots for five rows: after steps of at most two rows, once none waits."""
+    prompts, keys = [[1, 2], [3, 5], [6, 7], [8, 9], [1, 3]], [0, 1, 2, 3, 4]
+    params = [SamplingParams(max_new_tokens=length) for length in (2, 3, 9, 4, 6)]
+    plain = PolicyGenerator(TablePolicy(), max_rows=3)(prompts, params, keys)
+    policy = TablePolicy()
+    generator, seen = PolicyGenerator(policy, max_rows=3), []
+    with generator.beside(lambda: seen.append(policy.rows_stepped), 0.7):
+        beside = generator(prompts, params, keys)
+    generator(prompts, params, keys)
+    assert [one.token_ids.tolist() for one in beside] == [one.token_ids.tolist() for one in plain]
+    assert len(seen) == 3  # rows of 9 and of 3 + 6 tokens end together; of 2 + 4 three tokens before them
+    assert generator.meanwhile is None

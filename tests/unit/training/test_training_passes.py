@@ -60,7 +60,7 @@ def test_segments_of_parts_are_told_apart_and_padding_stays_padding():
     assert together.parents is not None
     assert together.parents.tolist() == [[-1, -1, -1, -1, -1, -1, -1, 4, 4, -1]]
     assert together.positions.tolist() == [[0, 1, 2, 0, 1, 2, 0, 1, 2, 3]]
-    assert [place for _, place in together.places()] == [0, 6]
+    assert [place for _, _, place in together.places()] == [0, 6]
     assert Pass.of([first, first], CPU).parents is None
 
 
