@@ -181,8 +181,8 @@ class DecodeState:
     def place(self, slots: Tensor | slice, source: DecodeState, rows: Tensor | slice) -> None:
         """Puts rows [n] of another state (a row may come several times) into slots [n]; slices where they are side by
         side are one copy."""
-        columns = source.cache.shape[4]
-        self.cache[:, :, slots, :, :columns] = source.cache[:, :, rows]
+        columns = min(source.cache.shape[4], self.cache.shape[4])  # prompts read beside a longer one stand in more
+        self.cache[:, :, slots, :, :columns] = source.cache[:, :, rows, :, :columns]
 
     def move(self, to: Tensor, origin: Tensor, columns: int, swap: bool = False) -> None:
         """Puts slots `origin` [n] where slots `to` [n] are, and with `swap` the other way round, too; the first
