@@ -58,8 +58,8 @@ class StepGraphs:
         rows = self.padded(live)
         own = (self.tokens[:rows], self.lengths[:rows])
         if (self._model, rows) not in _WARM:
-            _WARM.add((self._model, rows))
             hidden, logits = run(*own, 0)
+            _WARM.add((self._model, rows))
             return hidden[:live], logits[:live]
         if rows not in self._recorded:
             if self._recorder is None:
