@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -162,22 +163,61 @@ def accelerators() -> list[tuple[str, int, int]]:
     return found
 
 
-def record_graph(run: Callable[[], Result], pool: Any = None) -> tuple[Callable[[], None], Any, Result]:
-    """Records what `run` starts on the GPU, where it has run before -> (replay, memory pool, what `run` returned).
+class GraphRecorder:
+    """Records what starts on the GPU, so that all of it starts again by one call.
 
-    A replay fills the same tensors again. Graphs that never run at the same time share a pool. Nothing is collected
-    meanwhile: what an old graph frees would spoil the new one.
+    Its graphs share memory, which it keeps when they are gone: they must run one after another, on one stream. Python
+    collects nothing while one is recorded (what an old graph frees would spoil the new one), and memory that waits for
+    its next use is left to that, where `torch.cuda.graph` hands all of it back to the driver.
     """
-    graph = torch.cuda.CUDAGraph()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        with torch.cuda.graph(graph, pool=pool):
-            result = run()
-    finally:
-        if was_enabled:
-            gc.enable()
-    return graph.replay, graph.pool(), result
+
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()
+        self._first = torch.cuda.CUDAGraph()  # never runs: the memory is kept as long as one of its graphs is
+        self._kept = self._capture(self._first, None, lambda: torch.zeros(1, device=self._stream.device))
+
+    def record(self, run: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+        """What `run` starts, where it has run before -> (replay, what `run` returned). A replay fills the same tensors
+        again."""
+        graph = torch.cuda.CUDAGraph()
+        return graph.replay, self._capture(graph, self._first.pool(), run)
+
+    def _capture(self, graph: Any, pool: Any, run: Callable[[], Result]) -> Result:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(self._stream):
+                # other threads may do as they please meanwhile
+                graph.capture_begin(*([] if pool is None else [pool]), capture_error_mode="thread_local")
+                try:
+                    result = run()
+                finally:
+                    graph.capture_end()
+        finally:
+            if was_enabled:
+                gc.enable()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+
+_idle_recorders: dict[tuple[int, int], list[GraphRecorder]] = {}  # by device and stream
+
+
+def lend_recorder(owner: object) -> GraphRecorder:
+    """A recorder for graphs that run on the current stream, until `owner` is gone: the next owner on this stream then
+    records into the same memory."""
+    stream = torch.cuda.current_stream()
+    idle = _idle_recorders.setdefault((stream.device_index, stream.cuda_stream), [])
+    recorder = idle.pop() if idle else GraphRecorder()
+    weakref.finalize(owner, idle.append, recorder).atexit = False
+    return recorder
+
+
+def send(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array on the device. Neither waits for what the GPU has to do before; on a CPU memory is shared."""
+    host = torch.from_numpy(np.ascontiguousarray(values))
+    return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
 
 
 def fetch(tensor: torch.Tensor) -> Callable[[], np.ndarray]:

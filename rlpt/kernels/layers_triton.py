@@ -81,6 +81,20 @@ def _norm_kernel(x, weight, out, scale, width, epsilon, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _add_norm_kernel(x, more, weight, total, out, width, epsilon, BLOCK: tl.constexpr):
+    """total [n, width] = x + more as x, and out, its norm, in the weight's type. Grid: (rows)."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    value = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(more + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(total + row * width + at, value.to(total.dtype.element_ty), mask=inside)
+    inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / width + epsilon)
+    gain = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + at, (value * inverse * gain).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _norm_backward_kernel(x, weight, scale, grad, out, parts, rows, width, each, BLOCK: tl.constexpr):
     """out [n, width] as x; parts [programs, width] f32: the weight's gradient from `each` rows. Grid: (programs)."""
     program = tl.program_id(0).to(tl.int64)
@@ -116,6 +130,16 @@ def normalized(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tenso
     if x.numel():
         _norm_kernel[(scale.numel(),)](x, weight, out, scale, width, epsilon, **_shape(width))
     return out, scale
+
+
+def added_and_normalized(x: Tensor, more: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """x + more [..., H] as x, which is f32, and that by its rms and times weight [H], in the weight's type."""
+    x, more = x.contiguous(), more.contiguous()
+    total, out = torch.empty_like(x), torch.empty(x.shape, dtype=weight.dtype, device=x.device)
+    if x.numel():
+        width = x.shape[-1]
+        _add_norm_kernel[(x.numel() // width,)](x, more, weight, total, out, width, epsilon, **_shape(width))
+    return total, out
 
 
 def normalized_backward(x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:

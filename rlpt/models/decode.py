@@ -54,7 +54,7 @@ class Known(NamedTuple):
 class Layer(NamedTuple):
     """What a layer of the decoder reads."""
 
-    input_norm: Any
+    input_norm: Any  # models.layers.RMSNorm
     qkv: Linear
     proj: Linear
     mlp_norm: Any
@@ -75,19 +75,24 @@ class Decoder:
         self.heads_per_group = config.num_attention_heads // config.num_query_groups
         self.weight = gpt.embedding.word_embeddings.weight
         self.residual_dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        self.final_norm = gpt.decoder.final_layernorm.infer
+        self.final_norm = gpt.decoder.final_layernorm
         self.compiled = self._compiled(gpt) if may_compile and can_compile(self.weight) else None
         if self.compiled is None:
             self.layers = [self._layer(layer, is_long) for layer in gpt.decoder.layers]
+            # after a layer's parts: the layer's second norm, and the next one's first or the last of all
+            self.norms_after = [*(layer.input_norm for layer in self.layers[1:]), self.final_norm]
             self.head = self._wide_head(gpt.head_weight(), is_long)
         self.has_kernel = suits_triton(self.weight) and _kernel_takes(self.head_size)
-        self.has_graphs = self.has_kernel and mesh.tensor.size == 1
+        self.has_graphs = self.has_draw_kernel = self.has_kernel and mesh.tensor.size == 1
+        shapes = *self.weight.shape, self.heads_per_group, self.groups, self.head_size, config.ffn_hidden_size
+        alignments = (parameter.data_ptr() % 16 for parameter in gpt.parameters())  # Triton compiles for each
+        self.kind = (self.weight.dtype, self.weight.device, shapes, *alignments)  # of the kernels that a step runs
         self.inverse = gpt.rotary_pos_emb.inv_freq.to(self.weight.device, torch.float32)
 
     @staticmethod
     def _layer(layer: Any, is_long: bool) -> Layer:
         qkv, proj, fc1, fc2 = (linear(weight, is_long) for weight in layer_weights(layer))
-        return Layer(layer.input_layernorm.infer, qkv, proj, layer.pre_mlp_layernorm.infer, fc1, fc2)
+        return Layer(layer.input_layernorm, qkv, proj, layer.pre_mlp_layernorm, fc1, fc2)
 
     def _compiled(self, gpt: GPT) -> CompiledDecode:
         layers = []
@@ -107,9 +112,9 @@ class Decoder:
         narrow = linear(weight, is_long)
         return lambda hidden: narrow(hidden).float()
 
-    def empty(self, slots: int, capacity: int) -> DecodeState:
-        """A cache of so many slots, each for so many tokens."""
-        return DecodeState(self, slots, capacity)
+    def empty(self, slots: int, capacity: int, is_kept: bool = False) -> DecodeState:
+        """A cache of so many slots, each for so many tokens; `is_kept`: others may go on from what it holds."""
+        return DecodeState(self, slots, capacity, is_kept)
 
     @torch.no_grad()
     def prefill(
@@ -121,7 +126,7 @@ class Decoder:
         room for P tokens (or `capacity`), and this rank's logits [rows, V / tensor size] of the first new token,
         float32. Of rows that are `known`, only what is new runs.
         """
-        state = self.empty(tokens.shape[0], max(capacity, tokens.shape[1]))
+        state = self.empty(tokens.shape[0], max(capacity, tokens.shape[1]), is_kept=bool(known))
         start = torch.zeros_like(lengths)
         for part in known:
             start[part.rows] = part.lengths
@@ -162,19 +167,22 @@ class Decoder:
 class DecodeState:
     """Keys and values of rows: `cache` [layers, 2, slots, groups / tensor size, capacity, d]."""
 
-    def __init__(self, decoder: Decoder, slots: int, capacity: int) -> None:
+    def __init__(self, decoder: Decoder, slots: int, capacity: int, is_kept: bool) -> None:
         self.decoder = decoder
         shape = (decoder.num_layers, 2, slots, decoder.groups, capacity, decoder.head_size)
-        # zeros, not empty: what attention masks must be finite all the same
-        self.cache = torch.zeros(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
+        # torch's attention needs finite numbers where it masks them, the kernel does not read there
+        make = torch.empty if decoder.has_kernel and not is_kept else torch.zeros
+        self.cache = make(shape, dtype=decoder.weight.dtype, device=decoder.weight.device)
         self.hidden = decoder.weight  # [rows, H] after the final norm, of each row's last token: what heads read
         self.slots = torch.arange(slots, device=decoder.weight.device)
-        self.graphs = StepGraphs(slots, decoder.weight.device) if decoder.has_graphs else None
+        model = (decoder.kind, self.cache.stride(2) >> 31 > 0)  # Triton compiles for wider strides, too
+        self.graphs = StepGraphs(slots, decoder.weight.device, model) if decoder.has_graphs else None
 
-    def place(self, slots: Tensor, source: DecodeState, rows: Tensor) -> None:
-        """Puts rows [n] of another state (a row may come several times) into slots [n]."""
-        columns = source.cache.shape[4]
-        self.cache[:, :, slots, :, :columns] = source.cache[:, :, rows]
+    def place(self, slots: Tensor | slice, source: DecodeState, rows: Tensor | slice) -> None:
+        """Puts rows [n] of another state (a row may come several times) into slots [n]; slices where they are side by
+        side are one copy."""
+        columns = min(source.cache.shape[4], self.cache.shape[4])  # prompts read beside a longer one stand in more
+        self.cache[:, :, slots, :, :columns] = source.cache[:, :, rows, :, :columns]
 
     def move(self, to: Tensor, origin: Tensor, columns: int, swap: bool = False) -> None:
         """Puts slots `origin` [n] where slots `to` [n] are, and with `swap` the other way round, too; the first
@@ -199,9 +207,23 @@ class DecodeState:
         if self.decoder.compiled is not None:
             return self._run_compiled(tokens, self.slots[: len(tokens)], lengths, self.slots[: len(tokens)])
         if self.graphs is not None:
-            self.hidden, logits = self.graphs.step(self.run_step, tokens, lengths)
-        else:
-            self.hidden, logits = self.run_step(tokens, lengths, longest)
+            self.graphs.fill(tokens, lengths)
+            return self.step_inputs(len(tokens))
+        self.hidden, logits = self.run_step(tokens, lengths, longest)
+        return logits
+
+    def inputs(self, live: int) -> tuple[Tensor, Tensor]:
+        """With graphs: where tokens and lengths stand that `step_inputs` reads for so many live rows. Both are longer
+        than `live` where more rows run; those need length -1."""
+        assert self.graphs is not None
+        rows = self.graphs.padded(live)
+        return self.graphs.tokens[:rows], self.graphs.lengths[:rows]
+
+    @torch.no_grad()
+    def step_inputs(self, live: int) -> Tensor:
+        """As `step`, for what stands in `inputs`."""
+        assert self.graphs is not None
+        self.hidden, logits = self.graphs.step(self.run_step, live)
         return logits
 
     def run_step(self, tokens: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
@@ -214,14 +236,14 @@ class DecodeState:
             columns = torch.arange(longest + 1, device=tokens.device)
             bias = torch.where(columns <= lengths[:, None], 0.0, -torch.inf).to(self.cache.dtype)[:, None, None]
         hidden = decoder.embed(tokens).to(decoder.residual_dtype)
-        for cache, layer in zip(self.cache, decoder.layers):
-            qkv = layer.qkv(layer.input_norm(hidden))
+        normal = decoder.layers[0].input_norm.infer(hidden)
+        for cache, layer, norm_after in zip(self.cache, decoder.layers, decoder.norms_after):
+            qkv = layer.qkv(normal)
             qkv = qkv.view(rows, decoder.groups, decoder.heads_per_group + 2, decoder.head_size)
             out = self._attend_one(cache, qkv, turn, lengths, bias)
-            hidden = hidden + decoder.reduce(layer.proj(out))
-            hidden = hidden + self._mlp(layer, hidden)
-        hidden = decoder.final_norm(hidden)
-        return hidden, decoder.head(hidden)
+            hidden, normal = layer.mlp_norm.infer_sum(hidden, decoder.reduce(layer.proj(out)))
+            hidden, normal = norm_after.infer_sum(hidden, self._mlp(layer, normal))
+        return normal, decoder.head(normal)
 
     def _attend_one(
         self, cache: Tensor, qkv: Tensor, turn: tuple[Tensor, Tensor], lengths: Tensor, bias: Tensor | None
@@ -267,25 +289,30 @@ class DecodeState:
             mask = (torch.arange(end, device=tokens.device) <= positions[..., None])[:, None]
         turn = decoder.rotary(positions)
         hidden = decoder.embed(tokens).to(decoder.residual_dtype)
-        for cache, layer in zip(self.cache, decoder.layers):
-            hidden = hidden + decoder.reduce(layer.proj(self._attend(cache, layer, hidden, turn, positions, mask, end)))
-            hidden = hidden + self._mlp(layer, hidden)
-        self.hidden = decoder.final_norm(hidden[self.slots, fresh - 1])
+        normal = decoder.layers[0].input_norm.infer(hidden)
+        for cache, layer, norm_after in zip(self.cache, decoder.layers, decoder.norms_after):
+            out = layer.proj(self._attend(cache, layer, normal, turn, positions, mask, end))
+            hidden, normal = layer.mlp_norm.infer_sum(hidden, decoder.reduce(out))
+            if norm_after is decoder.final_norm:  # of a few rows alone
+                hidden = hidden + self._mlp(layer, normal)
+            else:
+                hidden, normal = norm_after.infer_sum(hidden, self._mlp(layer, normal))
+        self.hidden = decoder.final_norm.infer(hidden[self.slots, fresh - 1])
         return decoder.head(self.hidden)
 
     def _attend(
         self,
         cache: Tensor,
         layer: Layer,
-        hidden: Tensor,
+        normal: Tensor,
         turn: tuple[Tensor, Tensor],
         positions: Tensor,
         mask: Tensor | None,
         end: int,
     ) -> Tensor:
-        decoder, (rows, width, _) = self.decoder, hidden.shape
+        decoder, (rows, width, _) = self.decoder, normal.shape
         heads = decoder.heads_per_group
-        qkv = layer.qkv(layer.input_norm(hidden)).view(rows, width, decoder.groups, heads + 2, decoder.head_size)
+        qkv = layer.qkv(normal).view(rows, width, decoder.groups, heads + 2, decoder.head_size)
         turned = self._turn(qkv[..., :-1, :], *turn)
         if mask is None:
             cache[0, :, :, :width] = turned[..., -1, :].transpose(1, 2)
@@ -317,8 +344,8 @@ class DecodeState:
         cos, sin = (one.flatten(0, 1).expand(-1, groups, -1, -1) for one in (cos[..., :half], sin[..., half:]))
         return turned(x.flatten(0, 1), cos, sin, -1).view(x.shape)
 
-    def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
-        return self.decoder.reduce(layer.fc2(gated_infer(layer.fc1(layer.mlp_norm(hidden)))))
+    def _mlp(self, layer: Layer, normal: Tensor) -> Tensor:
+        return self.decoder.reduce(layer.fc2(gated_infer(layer.fc1(normal))))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlpt.kernels import compiled_layers
-from rlpt.kernels.hardware import suits_triton
+from rlpt.kernels.hardware import on_gpu, suits_triton
 
 _WIDEST_NORM = 4096  # channels that one program of the Triton kernel holds
 
@@ -34,6 +34,14 @@ class RMSNorm(nn.Module):
             return found
         dtype = torch.promote_types(x.dtype, torch.float32)
         return F.rms_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(self.weight.dtype)
+
+    def infer_sum(self, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+        """x + more, and `infer` of that."""
+        if (kernels := _kernels(x, self.weight)) is not None and x.dtype == torch.float32 and on_gpu(x):
+            total, out = kernels.added_and_normalized(x, more, self.weight, self.eps)
+            return total, out
+        total = x + more
+        return total, self.infer(total)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., H] in the residual stream's dtype -> the same in the weight's."""

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpt.distributed.device import fetch
+from rlpt.distributed.device import fetch, send
 from rlpt.rollout.continuation import Texts
+from rlpt.rollout.kernel_sampling import KernelSampler, Said, can_draw_by_kernels
 from rlpt.rollout.requests import Filters, Requests
 from rlpt.rollout.sampling import certainty, draw, kept_logprobs
 from rlpt.rollout.shard_sampling import can_draw_from_shards, draw_from_shards
@@ -46,8 +47,7 @@ class _Drawn:
     """One token for each of n live slots."""
 
     tokens: Tensor  # [n]
-    ids: Callable[[], np.ndarray]  # the same on the host, once they are there
-    figures: Callable[[], np.ndarray]  # [2, n]: log-probs and certainty
+    said: Callable[[], Said]  # the same on the host, with log-probs and certainty, once they are there
     kept: Tensor | None  # [n, V] bool
 
 
@@ -73,12 +73,17 @@ class ContinuousBatch:
         owner = [first_seen.setdefault(prompt, len(first_seen)) for prompt in self.prompts]
         self.waiting = sorted(range(rows), key=owner.__getitem__)  # samples of a prompt side by side
         capacity = max(len(prompt) + limit for prompt, limit in zip(self.prompts, requests.limit.tolist(), strict=True))
-        self.state = decoder.empty(self.slots, capacity)
+        self.state = (
+            decoder.empty(self.slots, capacity) if before is None else decoder.empty(self.slots, capacity, is_kept=True)
+        )
+        by_kernels = can_draw_by_kernels(decoder, requests)
+        self.kernels = KernelSampler(requests, self.slots, self.state) if by_kernels else None
         self.num_live = 0
         self.row = np.zeros(self.slots, np.int64)  # of each slot
         self.length = np.zeros(self.slots, np.int64)  # tokens in its cache
-        self.noise = np.zeros((self.slots, requests.longest))
+        self.noise = np.zeros((self.slots, 0 if by_kernels else requests.longest))
         self.logits: Tensor | None = None  # [live, V / tensor size]: this rank's, of what comes next in each live slot
+        self.source = np.arange(self.slots)  # each slot's row of the logits; they move themselves without kernels
         self.filters: Filters | None = None  # of the live slots; None: to be made anew
         self.begun: _Prompts | None = None  # the prompt some of whose samples still wait
 
@@ -104,7 +109,11 @@ class ContinuousBatch:
 
     def _step(self, tokens: Tensor) -> None:
         lengths = self.length[: self.num_live]
-        self.logits = self.state.step(tokens, self._on_device(lengths), int(lengths.max()))
+        if self.kernels:
+            self.logits = self.state.step_inputs(self.num_live)
+            self.source[: self.num_live] = np.arange(self.num_live)
+        else:
+            self.logits = self.state.step(tokens, self._on_device(lengths), int(lengths.max()))
         self.length[: self.num_live] += 1
 
     def texts(self) -> Texts:
@@ -131,27 +140,34 @@ class ContinuousBatch:
         if new:
             sources.append(self._read(new))
         logits = [] if self.logits is None or not self.num_live else [self.logits]
+        self.source[slots] = np.arange(count) + sum(map(len, logits))
         for source in sources:
             mine = [at for at, row in enumerate(rows) if self.prompts[row] in source.index]
-            index = self._on_device(np.array([source.index[self.prompts[rows[at]]] for at in mine], np.int64))
-            self.state.place(self._on_device(slots[mine]), source.state, index)
+            index = self._places(np.array([source.index[self.prompts[rows[at]]] for at in mine], np.int64))
+            self.state.place(self._places(slots[mine]), source.state, index)
             logits.append(source.logits[index])
         self.logits = torch.cat(logits)
         self.row[slots] = rows
         self.length[slots] = [len(self.prompts[row]) for row in rows]
-        self.noise[slots] = self.requests.noise(self.row[slots])
+        if self.kernels is None:
+            self.noise[slots] = self.requests.noise(self.row[slots])
         self.num_live += count
-        self.filters = None
+        self._slots_changed()
         self._keep_begun(sources, self.prompts[rows[-1]])
+
+    def _slots_changed(self) -> None:
+        self.filters = None
+        if self.kernels:
+            self.kernels.is_stale = True
 
     def _read(self, prompts: list[tuple[int, ...]]) -> _Prompts:
         """Runs prompts; what the texts to go on from hold of them does not run again."""
-        tokens = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.int64)
+        lengths = np.array([len(prompt) for prompt in prompts])
+        tokens = np.zeros((len(prompts), lengths.max()), np.int64)
         for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt)
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
+            tokens[row, : len(prompt)] = prompt
         known = self.before.find(prompts, self.device) if self.before else []
-        state, logits = self.decoder.prefill(tokens.to(self.device), lengths.to(self.device), known)
+        state, logits = self.decoder.prefill(self._on_device(tokens), self._on_device(lengths), known)
         return _Prompts({prompt: row for row, prompt in enumerate(prompts)}, state, logits)
 
     def _keep_begun(self, sources: Sequence[_Prompts], last: tuple[int, ...]) -> None:
@@ -168,6 +184,9 @@ class ContinuousBatch:
         """One token for every live slot."""
         assert self.logits is not None
         rows = self.row[: self.num_live]
+        if self.kernels:
+            said = self.kernels.draw(self.logits, rows, self.length[: self.num_live], self.source[: self.num_live])
+            return _Drawn(self.state.inputs(self.num_live)[0][: self.num_live], said, None)
         if self.filters is None:
             self.filters = self.requests.filters(rows)
         uniform = self._on_device(self.noise[np.arange(self.num_live), self.requests.length[rows]])
@@ -176,12 +195,12 @@ class ContinuousBatch:
             drawn, figures = draw_from_shards(self.logits, self.filters, uniform, self.decoder.vocab_size, axis)
         else:
             drawn, figures, kept = _draw_from_rows(self.decoder.gather(self.logits), self.filters, uniform)
-        return _Drawn(drawn, fetch(drawn), fetch(figures), kept)
+        ids, shown = fetch(drawn), fetch(figures)
+        return _Drawn(drawn, lambda: (ids(), *shown()), kept)
 
     def _record(self, drawn: _Drawn) -> np.ndarray:
         """Takes the tokens in; which live slots' rows are finished."""
-        logprobs, certain = drawn.figures()
-        return self.requests.record(self.row[: self.num_live], drawn.ids(), logprobs, certain, drawn.kept)
+        return self.requests.record(self.row[: self.num_live], *drawn.said(), drawn.kept)
 
     def _retire(self, drawn: Tensor, done: np.ndarray, ahead: bool) -> Tensor:
         """Frees the slots of finished rows; the tokens drawn for those that live on, in their new order. Logits are put
@@ -194,19 +213,29 @@ class ContinuousBatch:
             keeps = self.before is not None
             to, origin = self._on_device(holes), self._on_device(movers)
             self.state.move(to, origin, int(self.length[movers].max()), swap=keeps)
-            drawn[to] = drawn[origin]
-            if ahead and self.logits is not None:
+            if not ahead:
+                drawn[to] = drawn[origin]
+            elif self.kernels:
+                self.source[holes] = self.source[movers]
+            elif self.logits is not None:
                 self.logits[to] = self.logits[origin]
             self.noise[holes] = self.noise[movers]
             for table in (self.row, self.length):
                 table[holes], table[movers] = table[movers], table[holes]
-        self.num_live, self.filters = live, None
-        if ahead and self.logits is not None:
+        self.num_live = live
+        self._slots_changed()
+        if ahead and not self.kernels and self.logits is not None:
             self.logits = self.logits[:live]
         return drawn[:live]
 
+    def _places(self, values: np.ndarray) -> Tensor | slice:
+        """As an index; a slice where they stand side by side."""
+        if (np.diff(values) == 1).all():
+            return slice(int(values[0]), int(values[-1]) + 1)
+        return self._on_device(values)
+
     def _on_device(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return send(values, self.device)
 
 
 def _draw_from_rows(logits: Tensor, filters: Filters, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

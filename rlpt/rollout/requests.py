@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlpt.distributed.device import send
 from rlpt.rollout.sampling import keyed_uniform
 from rlpt.types import Completion, SamplingParams
 
@@ -55,13 +56,13 @@ class Requests:
         self.stop_table, self.stop_index = _id_sets([item.stop for item in params], vocab_size)
         legal_sets = [item.legal_ids for item in params]
         table, self.legal_index = _id_sets(legal_sets, vocab_size)
-        self.legal_table, self.num_legal = torch.from_numpy(table).to(device), table.sum(1)
+        self.legal_table, self.num_legal = send(table, device), table.sum(1)
         self.legal_ids = [np.flatnonzero(one) for one in table]
         self.is_legal = np.array([ids is not None for ids in legal_sets])
         self.columns: Tensor | None = None
         if self.is_legal.all():
             order = np.argsort(~table, axis=1, kind="stable")[:, : self.num_legal.max()]
-            self.columns = torch.from_numpy(order).to(device)
+            self.columns = send(order, device)
         self.is_filtered = (self.top_k > 0) | (self.top_p < 1)
         self.token_ids = np.zeros((rows, self.longest), np.int64)
         self.logprobs = np.zeros((rows, self.longest), np.float32)
@@ -76,7 +77,7 @@ class Requests:
         is_legal, is_filtered = bool(self.is_legal[rows].any()), bool(self.is_filtered[rows].any())
 
         def on_device(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(self.device)
+            return send(values, self.device)
 
         index = on_device(self.legal_index[rows])
         return Filters(

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from rlpt.kernels.decode_attention import attend_and_store
-from rlpt.kernels.layers_triton import gated, gated_backward, normalized, normalized_backward, turned
+from rlpt.kernels.layers_triton import (
+    added_and_normalized,
+    gated,
+    gated_backward,
+    normalized,
+    normalized_backward,
+    turned,
+)
 
 
 def largest(*pairs: tuple[torch.Tensor, torch.Tensor]) -> float:
@@ -36,6 +43,12 @@ def norm(shape: tuple[int, ...]) -> float:
     out, scale = normalized(x.detach(), weight.detach(), 1e-5)
     found = normalized_backward(x.detach(), weight.detach(), scale, grad)
     return largest((out, expected), *zip(found, slopes, strict=True))
+
+
+def add_and_norm(shape: tuple[int, ...]) -> float:
+    x, more, weight = torch.randn(shape), torch.randn(shape), torch.randn(shape[-1])
+    total, out = added_and_normalized(x, more, weight, 1e-5)
+    return largest((total, x + more), (out, F.rms_norm(x + more, shape[-1:], weight, 1e-5)))
 
 
 def turn(sign: int) -> float:
@@ -75,6 +88,7 @@ CHECKS = {
     "gate in several blocks": (lambda: gate(2, 1500), 1e-5),
     "norm of odd width": (lambda: norm((3, 7, 40)), 1e-5),
     "norm with more rows than programs": (lambda: norm((1030, 16)), 2e-4),  # of sums over 1,030 rows
+    "norm of a sum": (lambda: add_and_norm((3, 7, 40)), 1e-5),
     "turn": (lambda: turn(-1), 1e-5),
     "turn back": (lambda: turn(1), 1e-5),
     "attention, a head a key": (lambda: attention(2, 1, 64, 40), 1e-5),

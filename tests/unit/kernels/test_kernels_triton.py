@@ -2,19 +2,18 @@
 
 import importlib.util
 import itertools
-import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.interpreter import interpreted
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 WORKER = Path(__file__).parent / "interpreted_head.py"
 LAYERS = Path(__file__).parent / "interpreted_layers.py"
+DRAW = Path(__file__).parent / "interpreted_draw.py"
 FAST = [
     *(f"vocabulary of {v}, logits shifted by {s}" for v in (1, 300, 5000) for s in (0.0, -20.0, 20.0)),
     *("legal sets", "one pass", "one pass with legal sets", "half precision", "no rows", "one pass without rows"),
@@ -27,18 +26,9 @@ FAST = [
 SLOW = [f"vocabulary of {size}{way}" for size in (151_936, 262_144) for way in ("", ", one pass")]
 
 
-def interpreted(folder, *words, worker=WORKER):
-    """{check: what went wrong}, from a process of its own: the interpreter is chosen when triton is imported."""
-    root = Path(__file__).parents[3]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(worker), str(folder / "found.json"), *words]
-    subprocess.run(command, env=environment, check=True, timeout=600)
-    return json.loads((folder / "found.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return interpreted(tmp_path_factory.mktemp("interpreted"))
+    return interpreted(WORKER, tmp_path_factory.mktemp("interpreted"))
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -51,14 +41,20 @@ def test_every_check_has_a_test(found):
 
 
 def test_the_kernels_of_a_layer_equal_torch(tmp_path):
-    found = interpreted(tmp_path, worker=LAYERS)
-    assert len(found) == 10
+    found = interpreted(LAYERS, tmp_path)
+    assert len(found) == 11
+    assert not {name: error for name, error in found.items() if error}
+
+
+def test_the_kernels_that_draw_do_as_torch_does(tmp_path):
+    found = interpreted(DRAW, tmp_path)
+    assert len(found) == 11
     assert not {name: error for name, error in found.items() if error}
 
 
 @pytest.mark.slow
 def test_the_kernels_equal_log_softmax_on_the_widest_vocabularies(tmp_path):
-    assert interpreted(tmp_path, "slow") == dict.fromkeys(SLOW, "")
+    assert interpreted(WORKER, tmp_path, "slow") == dict.fromkeys(SLOW, "")
 
 
 POINTERS = {
@@ -146,13 +142,17 @@ def test_the_kernels_of_a_layer_compile_for_hopper_without_spills(narrow, tmp_pa
     from rlpt.kernels import decode_attention, layers_triton
 
     types = dict.fromkeys(("both", "grad", "out", "cos", "sin", "qkv", "keys", "values", "weight"), narrow)
-    types |= {"scale": "*fp32", "parts": "*fp32", "x": "*fp32", "epsilon": "fp32"}
+    types |= {"scale": "*fp32", "parts": "*fp32", "x": "*fp32", "epsilon": "fp32", "total": "*fp32", "more": narrow}
     turn = {"HEADS": 16, "PADDED": 16, "HALF": 32, "PADDED_HALF": 32, "ROWS": 16}
     cases = [
         (layers_triton._gate_kernel, {"BLOCK": 1024}, 4),
         (layers_triton._gate_backward_kernel, {"BLOCK": 1024}, 4),
         (layers_triton._turn_kernel, turn, 4),
-        *((layers_triton._norm_kernel, shape, shape["num_warps"]) for shape in map(layers_triton._shape, (768, 4096))),
+        *(
+            (kernel, shape, shape["num_warps"])
+            for kernel in (layers_triton._norm_kernel, layers_triton._add_norm_kernel)
+            for shape in map(layers_triton._shape, (768, 4096))
+        ),
         *(
             (layers_triton._norm_backward_kernel, one, one["num_warps"])
             for one in map(layers_triton._shape, (768, 4096))
@@ -171,3 +171,20 @@ def test_the_kernels_of_a_layer_compile_for_hopper_without_spills(narrow, tmp_pa
         )
         assert (stack, local) == (0, 0), f"{heads} heads, {channels} channels"
         assert registers <= 255
+
+
+@pytest.mark.parametrize("legal", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_kernels_that_draw_compile_for_hopper_without_spills(legal, tmp_path):
+    from rlpt.kernels import token_draw
+
+    types = dict.fromkeys(("places", "words", "tokens", "lengths"), "*i64") | {"logits": "*fp32", "legal": "*u8"}
+    types |= {"temperature": "*fp32", "parts": "*fp64", "told": "*fp64"}
+    for columns in (512, 50304):
+        shape = token_draw.tile_shape(columns)
+        warps, tiles = shape.pop("num_warps"), -(-columns // shape["TILE"])
+        constants = shape | {"WORDS": token_draw.WORDS, "LEGAL": legal}
+        more = {"TILES": 1 << (tiles - 1).bit_length()}
+        for kernel, own in ((token_draw._tiles_kernel, {}), (token_draw._draw_kernel, more)):
+            _, registers, stack, local = compiled(kernel, types, constants | own, warps, 3, tmp_path)
+            assert (stack, local) == (0, 0), f"{kernel.__name__} of {columns} columns"
+            assert 0 < registers <= 255

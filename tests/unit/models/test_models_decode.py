@@ -71,6 +71,13 @@ def test_slots_change_nothing(policy, limit, max_rows):
     assert len({len(one.token_ids) for one in found}) > 3
 
 
+def test_samples_of_a_prompt_read_beside_a_longer_one_can_wait(policy):
+    prompts = [text(9).tolist()] * 2 + [text(4).tolist()] * 5
+    params = [SamplingParams(6)] * len(prompts)
+    found, wide = (PolicyGenerator(policy, slots)(prompts, params, range(len(prompts))) for slots in (3, 7))
+    assert [one.token_ids.tolist() for one in found] == [one.token_ids.tolist() for one in wide]
+
+
 @pytest.mark.parametrize("rows", [1, 5, 64, 300])
 def test_a_laid_out_weight_multiplies_as_the_weight_does(rows):
     torch.manual_seed(rows)
