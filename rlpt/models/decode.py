@@ -327,6 +327,6 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _kernel_takes(head_size: int) -> bool:
-    from rlpt.kernels.decode_attention import can_attend
+    from rlpt.kernels.attention_block import can_attend
 
     return can_attend(head_size)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from rlpt.kernels.causal_attention import causal_attention
 from rlpt.kernels.decode_attention import attend_and_store
 from rlpt.kernels.layers_triton import gated, gated_backward, normalized, normalized_backward, turned
 
@@ -70,6 +71,21 @@ def attention(groups: int, heads: int, channels: int, capacity: int, dtype: torc
     return largest((out[:live].float(), expected.reshape(live, -1)), (keys, own_keys), (values, own_values))
 
 
+def texts(groups: int, heads: int, channels: int, count: int, starts: tuple[int, ...] = ()) -> float:
+    """Whole texts, or the end of some whose beginning is known: outputs and log-sums."""
+    columns = count + max(starts, default=0)
+    rows = len(starts) or 2
+    query = torch.randn(count, rows, groups * heads, channels).transpose(0, 1)
+    key, value = torch.randn(2, rows, groups, columns, channels).transpose(2, 3)
+    first = torch.tensor(starts or (0,) * rows)
+    seen = torch.arange(columns) <= (first[:, None] + torch.arange(count))[..., None]
+    scores = torch.einsum("bthd,bshd->bhts", query, key.repeat_interleave(heads, 2)) * channels**-0.5
+    scores = scores.masked_fill(~seen[:, None], -torch.inf)
+    expected = torch.einsum("bhts,bshd->bthd", scores.softmax(-1), value.repeat_interleave(heads, 2))
+    out, log_sums = causal_attention(query, key, value, channels**-0.5, first if starts else None)
+    return largest((out, expected), (log_sums, scores.logsumexp(-1)))
+
+
 CHECKS = {
     "gate of odd width": (lambda: gate(3, 7), 1e-5),
     "gate in several blocks": (lambda: gate(2, 1500), 1e-5),
@@ -78,8 +94,12 @@ CHECKS = {
     "turn": (lambda: turn(-1), 1e-5),
     "turn back": (lambda: turn(1), 1e-5),
     "attention, a head a key": (lambda: attention(2, 1, 64, 40), 1e-5),
-    "attention, three heads a key, several blocks": (lambda: attention(2, 3, 16, 200), 1e-5),
+    "attention, three heads a key, several blocks": (lambda: attention(2, 3, 16, 300), 1e-5),
     "attention, eight heads a key": (lambda: attention(1, 8, 32, 70), 1e-5),
+    "texts of several blocks": (lambda: texts(2, 1, 64, 300), 1e-5),
+    "a short text, three heads a key": (lambda: texts(1, 3, 16, 20), 1e-5),
+    "texts whose beginnings are known": (lambda: texts(2, 2, 32, 70, (130, 0, 57)), 1e-5),
+    "texts of many channels": (lambda: texts(1, 1, 256, 70), 1e-5),
     "attention in half precision": (lambda: attention(2, 1, 64, 40, torch.float16), 2e-2),
 }
 
