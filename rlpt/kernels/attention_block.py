@@ -1,7 +1,7 @@
-"""What attention in Triton does with one block of keys: the same to the last bit in training, prompts and decode steps.
+"""What attention in Triton does with a block of keys: the same to the last bit in training, prompts and decode steps.
 
-A sampler and a trainer that differ in the last bit of a float32 sum differ in the rounding of a few bfloat16 values, and
-each layer's roundings spread that further: after a dozen layers their errors are as good as independent. Products of
+A sampler and a trainer that differ in the last bit of a float32 sum differ in the rounding of a few bfloat16 values,
+and each layer's roundings spread that: after a dozen layers their errors are as good as independent. Products of
 matrices add up in one order whatever the number of rows is, by cuBLAS and by `tl.dot` on compute capability 9.0 alike,
 and norms and gates are the same kernels, so attention alone has to take care:
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-_BLOCK_CHANNELS = 8192  # keys times channels that a program holds at a time
+_BLOCK_BYTES = {2: 16384, 4: 8192}  # of keys that a program holds at a time, by bytes of a number
 _MOST, _LEAST = 128, 16  # keys at a time
 _LOG2_E = 1.4426950408889634
 
@@ -58,9 +58,9 @@ def can_attend(head_size: int) -> bool:
     return 16 <= head_size <= 256 and head_size & (head_size - 1) == 0
 
 
-def block_keys(head_size: int) -> int:
-    """Keys of a block."""
-    return min(_MOST, max(_LEAST, _BLOCK_CHANNELS // head_size))
+def block_keys(head_size: int, width: int) -> int:
+    """Keys of a block, by channels and bytes of each."""
+    return min(_MOST, max(_LEAST, _BLOCK_BYTES[width] // (head_size * width)))
 
 
 def power_of_two(scale: float) -> float:

@@ -35,10 +35,7 @@ def _causal_attention_kernel(
     first = tile * ROWS
     at = first + tl.arange(0, ROWS)
     channel = tl.arange(0, D)
-    if STARTS:
-        start = tl.load(starts + row).to(tl.int32)
-    else:
-        start = 0
+    start = tl.load(starts + row).to(tl.int32) if STARTS else 0
     position = start + at
     real = tl.broadcast_to(at[:, None] < count, (ROWS, D))
     own = query + row * query_row + first.to(tl.int64) * query_at + head * query_head
@@ -68,18 +65,19 @@ def _causal_attention_kernel(
     tl.store(sums, peak * scale + tl.log(whole), mask=at < count)
 
 
-def shape(count: int, channels: int) -> dict[str, int]:
+def shape(count: int, channels: int, width: int) -> dict[str, int]:
     """Of a program: the queries of a tile, the keys of a block and how it runs."""
     rows = _SHORT_ROWS if channels > _CHANNELS or count <= _SHORT_ROWS else _ROWS
     warps = 4 if rows == _SHORT_ROWS and channels <= _CHANNELS else 8
-    return {"ROWS": rows, "BLOCK": block_keys(channels), "num_warps": warps, "num_stages": 3 if channels <= 64 else 2}
+    stages = 3 if channels <= 64 else 2
+    return {"ROWS": rows, "BLOCK": block_keys(channels, width), "num_warps": warps, "num_stages": stages}
 
 
 def causal_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float, starts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """query [B, T, H, d], key and value [B, S, G, d], channels side by side -> attention as query, and the logarithms of
-    the sums of exponentials [B, H, T] f32.
+    """query [B, T, H, d], key and value [B, S, G, d], channels side by side -> attention as query, and the logarithms
+    of the sums of exponentials [B, H, T] f32.
 
     Row b's query i stands at column starts[b] + i (None: i) and sees the columns up to it, of which there are S. What
     a query beyond them gives is not defined.
@@ -90,7 +88,7 @@ def causal_attention(
     log_sums = torch.empty(rows, heads, count, dtype=torch.float32, device=query.device)
     if not query.numel():
         return out, log_sums
-    options = shape(count, channels)
+    options = shape(count, channels, query.element_size())
     strides = [one.stride(axis) for one in (query, key, value, out) for axis in range(3)]
     _causal_attention_kernel[(triton.cdiv(count, options["ROWS"]), heads, rows)](
         query, key, value, out, log_sums, starts, *strides, count, key.shape[1], power_of_two(scale), scale,

@@ -32,11 +32,6 @@ def _decode_attention_kernel(
     channel = tl.arange(0, D)
     place = row.to(tl.int64) * slot_stride + group * group_stride
     edge = length // BLOCK * BLOCK  # where the block begins that the new token ends
-    column = edge + tl.arange(0, BLOCK)
-    at = place + column[:, None] * D + channel[None, :]
-    before = tl.broadcast_to(column[:, None] < length, (BLOCK, D))
-    last_keys = tl.load(keys + at, mask=before, other=0.0)  # under way while the other blocks are met
-    last_values = tl.load(values + at, mask=before, other=0.0)
     turned = (channel + D // 2) % D
     real = (head[:, None] < HEADS) & (channel[None, :] < D)
     cosine = tl.load(cos + row * D + channel).to(tl.float32)
@@ -58,6 +53,11 @@ def _decode_attention_kernel(
         at = place + (start + tl.arange(0, BLOCK))[:, None] * D + channel[None, :]
         past, held = tl.load(keys + at), tl.load(values + at)
         peak, total, mixed = meet_block(query, past, held, True, peak, total, mixed, unit, MASKED=False)
+    column = edge + tl.arange(0, BLOCK)
+    at = place + column[:, None] * D + channel[None, :]
+    before = tl.broadcast_to(column[:, None] < length, (BLOCK, D))
+    last_keys = tl.load(keys + at, mask=before, other=0.0)
+    last_values = tl.load(values + at, mask=before, other=0.0)
     is_new = tl.broadcast_to(column[:, None] == length, (BLOCK, D))
     last_keys = tl.where(is_new, tl.broadcast_to(key[None, :], (BLOCK, D)), last_keys)
     last_values = tl.where(is_new, tl.broadcast_to(value[None, :], (BLOCK, D)), last_values)
@@ -66,6 +66,12 @@ def _decode_attention_kernel(
     _, mixed = finish(total, mixed)
     result = out + (row.to(tl.int64) * GROUPS + group) * HEADS * D
     tl.store(result + head[:, None] * D + channel[None, :], mixed.to(kind), mask=real)
+
+
+def shape(channels: int, width: int) -> dict[str, int]:
+    """Of a program: the keys of a block, by channels and bytes of each, and how it runs."""
+    is_large = channels * width > 256
+    return {"BLOCK": block_keys(channels, width), "num_warps": 8 if is_large else 4, "num_stages": 2 if is_large else 3}
 
 
 def attend_and_store(
@@ -85,7 +91,6 @@ def attend_and_store(
     out = torch.empty(rows, groups * heads * channels, dtype=qkv.dtype, device=qkv.device)
     _decode_attention_kernel[(rows, groups)](
         qkv.contiguous(), cos, sin, lengths, keys, values, out, keys.stride(0), keys.stride(1), power_of_two(scale),
-        GROUPS=groups, HEADS=heads, PADDED_HEADS=padded, D=channels, BLOCK=block_keys(channels), num_warps=4,
-        num_stages=3,
+        GROUPS=groups, HEADS=heads, PADDED_HEADS=padded, D=channels, **shape(channels, qkv.element_size()),
     )  # fmt: skip
     return out

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from rlpt.kernels.causal_attention import causal_attention
 from rlpt.kernels.decode_attention import attend_and_store
 from rlpt.kernels.layers_triton import gated, gated_backward, normalized, normalized_backward, turned
+from rlpt.models.causal import causal
 
 
 def largest(*pairs: tuple[torch.Tensor, torch.Tensor]) -> float:
@@ -86,6 +87,39 @@ def texts(groups: int, heads: int, channels: int, count: int, starts: tuple[int,
     return largest((out, expected), (log_sums, scores.logsumexp(-1)))
 
 
+def steps(groups: int, heads: int, channels: int) -> float:
+    """The share of numbers in which a decode step is not a whole text's row. Blocks, their order and all roundings are
+    the same; the interpreter's products alone may add up in another order."""
+    count, scale, dtype = 200, channels**-0.5, torch.float16
+    query = torch.randn(1, count, groups * heads, channels).to(dtype)
+    key, value = torch.randn(2, 1, count, groups, channels).to(dtype)
+    out, _ = causal_attention(query, key, value, scale)
+    turn = torch.ones(1, channels, dtype=dtype), torch.zeros(1, channels, dtype=dtype)
+    differ = []
+    for length in (0, 1, 127, 128, 199):
+        own = [key[:, length, :, None], value[:, length, :, None]]
+        qkv = torch.cat([query[:, length].view(1, groups, heads, channels), *own], 2)
+        caches = (x.transpose(1, 2).contiguous() for x in (key, value))
+        found = attend_and_store(qkv, turn, torch.tensor([length]), *caches, scale)
+        differ.append(found.view_as(out[:, length]) != out[:, length])
+    return float(torch.stack(differ).float().mean())
+
+
+def slopes(groups: int, channels: int, count: int) -> float:
+    """The library's gradient from our output and log-sums is that of attention."""
+
+    def by_library(grad, query, key, value, out, log_sums, scale):
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        return attend(grad, query, key, value, out, log_sums, 0.0, True, scale=scale)
+
+    inputs = [torch.randn(2, groups, count, channels, requires_grad=True) for _ in range(3)]
+    grad, scale = torch.randn(2, groups, count, channels), channels**-0.5
+    expected = F.scaled_dot_product_attention(*inputs, is_causal=True, scale=scale)
+    out = causal(*inputs, scale, by_library)
+    pairs = zip(*(torch.autograd.grad(one, inputs, grad) for one in (out, expected)), strict=True)
+    return largest((out, expected), *pairs)
+
+
 CHECKS = {
     "gate of odd width": (lambda: gate(3, 7), 1e-5),
     "gate in several blocks": (lambda: gate(2, 1500), 1e-5),
@@ -100,6 +134,9 @@ CHECKS = {
     "a short text, three heads a key": (lambda: texts(1, 3, 16, 20), 1e-5),
     "texts whose beginnings are known": (lambda: texts(2, 2, 32, 70, (130, 0, 57)), 1e-5),
     "texts of many channels": (lambda: texts(1, 1, 256, 70), 1e-5),
+    "steps, a head a key": (lambda: steps(2, 1, 32), 0.01),
+    "steps, three heads a key": (lambda: steps(1, 3, 16), 0.01),
+    "gradient of texts": (lambda: slopes(2, 32, 150), 2e-5),
     "attention in half precision": (lambda: attention(2, 1, 64, 40, torch.float16), 2e-2),
 }
 
