@@ -44,6 +44,12 @@ def _gate_backward_kernel(both, grad, out, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def turn(x, other, cosine, sine):
+    """x cos + other sin, with one rounding order wherever it stands: sampler and trainer turn alike to the last bit."""
+    return tl.fma(x, tl.broadcast_to(cosine, x.shape), other * tl.broadcast_to(sine, x.shape))
+
+
+@triton.jit
 def _turn_kernel(
     x, cos, sin, out, sign, step, row, head, angle_step, angle_row, HEADS: tl.constexpr, PADDED: tl.constexpr,
     HALF: tl.constexpr, PADDED_HALF: tl.constexpr, ROWS: tl.constexpr,
@@ -63,8 +69,8 @@ def _turn_kernel(
     second = tl.load(start + HALF, mask=inside, other=0.0).to(tl.float32)
     end = out + place * HEADS * 2 * HALF + heads * 2 * HALF + at
     kind = out.dtype.element_ty
-    tl.store(end, (first * cosine + second * sine).to(kind), mask=inside)
-    tl.store(end + HALF, (second * cosine - first * sine).to(kind), mask=inside)
+    tl.store(end, turn(first, second, cosine, sine).to(kind), mask=inside)
+    tl.store(end + HALF, turn(second, first, cosine, -sine).to(kind), mask=inside)
 
 
 @triton.jit

@@ -19,6 +19,7 @@ from torch import Tensor
 from rlpt.distributed.mesh import Mesh
 from rlpt.kernels.compiled_decode import CompiledDecode, LayerTensors, can_compile
 from rlpt.kernels.hardware import on_gpu, suits_triton, wide_product
+from rlpt.models.causal import can_be_same
 from rlpt.models.decode_graphs import StepGraphs
 from rlpt.models.gpt import GPT
 from rlpt.models.layers import gated_infer
@@ -323,8 +324,15 @@ class DecodeState:
             row, column = at.nonzero(as_tuple=True)
             cache[0][row, :, positions[at]] = turned[..., -1, :][row, column]
             cache[1][row, :, positions[at]] = qkv[..., -1, :][row, column]
+        query = turned[..., :-1, :].reshape(rows, width, -1, decoder.head_size)
+        if can_be_same(query, decoder.head_size):
+            from rlpt.kernels.causal_attention import causal_attention
+
+            keys, values = (one[:, :, :end].transpose(1, 2) for one in cache)
+            starts = None if mask is None else positions[:, 0]
+            return causal_attention(query, keys, values, decoder.head_size**-0.5, starts)[0].reshape(rows, width, -1)
         out = F.scaled_dot_product_attention(
-            turned[..., :-1, :].reshape(rows, width, -1, decoder.head_size).transpose(1, 2),
+            query.transpose(1, 2),
             cache[0, :, :, :end],
             cache[1, :, :, :end],
             attn_mask=mask,
@@ -354,6 +362,6 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _kernel_takes(head_size: int) -> bool:
-    from rlpt.kernels.decode_attention import can_attend
+    from rlpt.kernels.attention_block import can_attend
 
     return can_attend(head_size)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from rlpt.kernels.causal_attention import causal_attention
 from rlpt.kernels.decode_attention import attend_and_store
 from rlpt.kernels.layers_triton import (
     added_and_normalized,
@@ -21,6 +22,7 @@ from rlpt.kernels.layers_triton import (
     normalized_backward,
     turned,
 )
+from rlpt.models.causal import causal
 
 
 def largest(*pairs: tuple[torch.Tensor, torch.Tensor]) -> float:
@@ -83,6 +85,54 @@ def attention(groups: int, heads: int, channels: int, capacity: int, dtype: torc
     return largest((out[:live].float(), expected.reshape(live, -1)), (keys, own_keys), (values, own_values))
 
 
+def texts(groups: int, heads: int, channels: int, count: int, starts: tuple[int, ...] = ()) -> float:
+    """Whole texts, or the end of some whose beginning is known: outputs and log-sums."""
+    columns = count + max(starts, default=0)
+    rows = len(starts) or 2
+    query = torch.randn(count, rows, groups * heads, channels).transpose(0, 1)
+    key, value = torch.randn(2, rows, groups, columns, channels).transpose(2, 3)
+    first = torch.tensor(starts or (0,) * rows)
+    seen = torch.arange(columns) <= (first[:, None] + torch.arange(count))[..., None]
+    scores = torch.einsum("bthd,bshd->bhts", query, key.repeat_interleave(heads, 2)) * channels**-0.5
+    scores = scores.masked_fill(~seen[:, None], -torch.inf)
+    expected = torch.einsum("bhts,bshd->bthd", scores.softmax(-1), value.repeat_interleave(heads, 2))
+    out, log_sums = causal_attention(query, key, value, channels**-0.5, first if starts else None)
+    return largest((out, expected), (log_sums, scores.logsumexp(-1)))
+
+
+def steps(groups: int, heads: int, channels: int) -> float:
+    """The share of numbers in which a decode step is not a whole text's row. Blocks, their order and all roundings are
+    the same; the interpreter's products alone may add up in another order."""
+    count, scale, dtype = 200, channels**-0.5, torch.float16
+    query = torch.randn(1, count, groups * heads, channels).to(dtype)
+    key, value = torch.randn(2, 1, count, groups, channels).to(dtype)
+    out, _ = causal_attention(query, key, value, scale)
+    turn = torch.ones(1, channels, dtype=dtype), torch.zeros(1, channels, dtype=dtype)
+    differ = []
+    for length in (0, 1, 127, 128, 199):
+        own = [key[:, length, :, None], value[:, length, :, None]]
+        qkv = torch.cat([query[:, length].view(1, groups, heads, channels), *own], 2)
+        caches = (x.transpose(1, 2).contiguous() for x in (key, value))
+        found = attend_and_store(qkv, turn, torch.tensor([length]), *caches, scale)
+        differ.append(found.view_as(out[:, length]) != out[:, length])
+    return float(torch.stack(differ).float().mean())
+
+
+def slopes(groups: int, channels: int, count: int) -> float:
+    """The library's gradient from our output and log-sums is that of attention."""
+
+    def by_library(grad, query, key, value, out, log_sums, scale):
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        return attend(grad, query, key, value, out, log_sums, 0.0, True, scale=scale)
+
+    inputs = [torch.randn(2, groups, count, channels, requires_grad=True) for _ in range(3)]
+    grad, scale = torch.randn(2, groups, count, channels), channels**-0.5
+    expected = F.scaled_dot_product_attention(*inputs, is_causal=True, scale=scale)
+    out = causal(*inputs, scale, by_library)
+    pairs = zip(*(torch.autograd.grad(one, inputs, grad) for one in (out, expected)), strict=True)
+    return largest((out, expected), *pairs)
+
+
 CHECKS = {
     "gate of odd width": (lambda: gate(3, 7), 1e-5),
     "gate in several blocks": (lambda: gate(2, 1500), 1e-5),
@@ -92,8 +142,15 @@ CHECKS = {
     "turn": (lambda: turn(-1), 1e-5),
     "turn back": (lambda: turn(1), 1e-5),
     "attention, a head a key": (lambda: attention(2, 1, 64, 40), 1e-5),
-    "attention, three heads a key, several blocks": (lambda: attention(2, 3, 16, 200), 1e-5),
+    "attention, three heads a key, several blocks": (lambda: attention(2, 3, 16, 300), 1e-5),
     "attention, eight heads a key": (lambda: attention(1, 8, 32, 70), 1e-5),
+    "texts of several blocks": (lambda: texts(2, 1, 64, 300), 1e-5),
+    "a short text, three heads a key": (lambda: texts(1, 3, 16, 20), 1e-5),
+    "texts whose beginnings are known": (lambda: texts(2, 2, 32, 70, (130, 0, 57)), 1e-5),
+    "texts of many channels": (lambda: texts(1, 1, 256, 70), 1e-5),
+    "steps, a head a key": (lambda: steps(2, 1, 32), 0.01),
+    "steps, three heads a key": (lambda: steps(1, 3, 16), 0.01),
+    "gradient of texts": (lambda: slopes(2, 32, 150), 2e-5),
     "attention in half precision": (lambda: attention(2, 1, 64, 40, torch.float16), 2e-2),
 }
 

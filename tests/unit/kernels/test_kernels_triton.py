@@ -42,7 +42,7 @@ def test_every_check_has_a_test(found):
 
 def test_the_kernels_of_a_layer_equal_torch(tmp_path):
     found = interpreted(LAYERS, tmp_path)
-    assert len(found) == 11
+    assert len(found) == 18
     assert not {name: error for name, error in found.items() if error}
 
 
@@ -75,7 +75,8 @@ def compiled(kernel, types, constants, warps, stages, folder):
             signature[name] = "constexpr"
             continue
         signature[name] = types.get(name, "i32")
-        if signature[name].startswith("*") or name in ("hidden", "width", "pitch", "split_columns"):
+        wide = name in ("hidden", "width", "pitch", "split_columns")
+        if signature[name].startswith("*") or wide or name.endswith(("_row", "_at", "_head", "_stride")):
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     options = {"num_warps": warps, "num_stages": stages}
@@ -162,12 +163,13 @@ def test_the_kernels_of_a_layer_compile_for_hopper_without_spills(narrow, tmp_pa
         constants = {name: value for name, value in constants.items() if name != "num_warps"}
         _, registers, stack, local = compiled(kernel, types, constants, warps, 3, tmp_path)
         assert (stack, local) == (0, 0), f"{kernel.__name__} {constants}"
-    types |= {"lengths": "*i64", "slot_stride": "i64", "scale": "fp32"}
+    types |= {"lengths": "*i64", "slot_stride": "i64", "unit": "fp32"}
     for heads, channels in ((1, 64), (4, 64), (8, 128)):
         constants = {"GROUPS": 12, "HEADS": heads, "PADDED_HEADS": 16, "D": channels}
-        constants["BLOCK"] = decode_attention.block_keys(channels, 2 if narrow == "*bf16" else 4)
+        constants |= decode_attention.shape(channels, 2 if narrow == "*bf16" else 4)
+        warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
         _, registers, stack, local = compiled(
-            decode_attention._decode_attention_kernel, types, constants, 4, 3, tmp_path
+            decode_attention._decode_attention_kernel, types, constants, warps, stages, tmp_path
         )
         assert (stack, local) == (0, 0), f"{heads} heads, {channels} channels"
         assert registers <= 255
@@ -188,3 +190,27 @@ def test_the_kernels_that_draw_compile_for_hopper_without_spills(legal, tmp_path
             _, registers, stack, local = compiled(kernel, types, constants | own, warps, 3, tmp_path)
             assert (stack, local) == (0, 0), f"{kernel.__name__} of {columns} columns"
             assert 0 < registers <= 255
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [32, 64, 128])
+@pytest.mark.parametrize("count", [64, 1024])
+def test_attention_of_whole_texts_compiles_for_hopper_without_spills(channels, count, tmp_path):
+    from rlpt.kernels import causal_attention
+
+    types = dict.fromkeys(("query", "key", "value", "out"), "*bf16")
+    types |= {"log_sums": "*fp32", "starts": "*i64", "unit": "fp32", "scale": "fp32"}
+    constants = causal_attention.shape(count, channels, 2)
+    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+    for starts in (False, True):
+        made, _, stack, local = compiled(
+            causal_attention._causal_attention_kernel,
+            types,
+            {**constants, "HEADS": 1, "STARTS": starts, "D": channels},
+            warps,
+            stages,
+            tmp_path,
+        )
+        assert (stack, local) == (0, 0), f"{channels} channels: {stack} and {local} bytes spilled"
+        assert "wgmma" in made.asm["ptx"]
+        assert made.metadata.shared <= 227 * 1024
