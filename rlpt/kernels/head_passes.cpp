@@ -44,7 +44,7 @@ inline Lanes logits_at(const float *row, const uint8_t *illegal, int64_t j, int6
 inline Lanes exponential_or_zero(Lanes &x) {
     const Lanes least = Lanes{} + LEAST;
     x = x < least ? least : x;
-    return x <= least ? Lanes{} : exponential(x);
+    return x <= least ? Lanes{} : exponential_within(x);
 }
 
 double sum_of(Lanes lanes) {

@@ -28,7 +28,7 @@ from torch import Tensor
 from rlpt.kernels.hardware import product, wide_product
 from rlpt.kernels.vocabulary_shard import Finished, Gradients, Group, Scored, Shard, Slopes, gather
 
-_LOGIT_BYTES = 832 << 20  # of a chunk: each costs the caller's slopes, some thirty small kernels
+_LOGIT_BYTES = 896 << 20  # of a chunk: each costs the caller's slopes, some thirty small kernels
 _LEAST_ROWS = 256  # of a chunk, however wide
 _ALIGNED = 16  # numbers: what Triton takes as aligned, and products want
 HELD_BYTES = 2 << 30  # of the gradient in the logits
@@ -178,7 +178,7 @@ def _gradient_kernel(
 
 def chunk_rows(columns: int) -> int:
     """Rows of a chunk, whose logits take `_LOGIT_BYTES`."""
-    return max(_LEAST_ROWS, _LOGIT_BYTES // (4 * max(1, columns)) // 128 * 128)
+    return max(_LEAST_ROWS, _LOGIT_BYTES // (4 * max(1, columns)) // 256 * 256)
 
 
 class TritonPass:

@@ -58,11 +58,8 @@ inline void for_each_lanes(int64_t width, Work work) {
     if (c < width) work(c, width - c);
 }
 
-// e^x to 2 units in the last place; x below -87 counts as -87. Range reduction and polynomial: Cephes' expf.
-inline Lanes exponential(Lanes x) {
-    const Lanes least = Lanes{} - 87.0f, most = Lanes{} + 88.0f;
-    x = x < least ? least : x;
-    x = x > most ? most : x;
+// e^x to 2 units in the last place, of x from -87 to 88. Range reduction and polynomial: Cephes' expf.
+inline Lanes exponential_within(Lanes x) {
     const Lanes shift = Lanes{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
     const Lanes whole = (x * 1.44269504088896341f + shift) - shift;
     Lanes rest = x - whole * 0.693359375f;
@@ -78,6 +75,13 @@ inline Lanes exponential(Lanes x) {
     Lanes scale;
     std::memcpy(&scale, &exponent, sizeof scale);
     return power * scale;
+}
+
+// The same; x below -87 counts as -87, and above 88 as 88.
+inline Lanes exponential(Lanes x) {
+    const Lanes least = Lanes{} - 87.0f, most = Lanes{} + 88.0f;
+    x = x < least ? least : x;
+    return exponential_within(x > most ? most : x);
 }
 
 // ROWS rows (the k-th value of row r lies at rows[r * stride + k * step]) times a panel [depth, 32]:
