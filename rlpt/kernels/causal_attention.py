@@ -88,6 +88,7 @@ def causal_attention(
     log_sums = torch.empty(rows, heads, count, dtype=torch.float32, device=query.device)
     if not query.numel():
         return out, log_sums
+    starts = None if starts is None else starts.contiguous()
     options = shape(count, channels, query.element_size())
     strides = [one.stride(axis) for one in (query, key, value, out) for axis in range(3)]
     _causal_attention_kernel[(triton.cdiv(count, options["ROWS"]), heads, rows)](

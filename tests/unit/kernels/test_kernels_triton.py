@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 WORKER = Path(__file__).parent / "interpreted_head.py"
 LAYERS = Path(__file__).parent / "interpreted_layers.py"
 DRAW = Path(__file__).parent / "interpreted_draw.py"
+DECODING = Path(__file__).parent / "interpreted_decoding.py"
 FAST = [
     *(f"vocabulary of {v}, logits shifted by {s}" for v in (1, 300, 5000) for s in (0.0, -20.0, 20.0)),
     *("legal sets", "one pass", "one pass with legal sets", "half precision", "no rows", "one pass without rows"),
@@ -50,6 +51,12 @@ def test_the_kernels_that_draw_do_as_torch_does(tmp_path):
     found = interpreted(DRAW, tmp_path)
     assert len(found) == 11
     assert not {name: error for name, error in found.items() if error}
+
+
+def test_a_generator_of_kernels_draws_what_torchs_draws(tmp_path):
+    """Slots that are filled again, and sessions, which go on from texts at rest."""
+    found = interpreted(DECODING, tmp_path)
+    assert found == {"all slots": "", "three slots": "", "a session": ""}
 
 
 @pytest.mark.slow
