@@ -19,7 +19,6 @@ from torch.autograd.function import once_differentiable
 
 from rlpt.kernels.compiled_attention import Run, Trees, can_compile, compiled_attention
 from rlpt.kernels.hardware import suits_triton
-from rlpt.models.causal import causal, library_gradient
 
 DENSE = 256  # positions up to which a row is one call with a mask: less would not be quicker
 TILE = 128  # positions up to which short segments share a tile
@@ -129,18 +128,15 @@ class SdpaAttention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         length, rows, heads, channels = query.shape
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        if mask is None and (gradient := library_gradient(q, k, v, self.scale)) is not None:
-            out = causal(q, k, v, self.scale, gradient)
-        else:
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                is_causal=mask is None,
-                scale=self.scale,
-                enable_gqa=q.shape[1] != k.shape[1],
-            )
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=self.scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
         return out.permute(2, 0, 1, 3).reshape(length, rows, heads * channels)
 
 
