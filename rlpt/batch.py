@@ -43,6 +43,11 @@ class Batch:
     silent_trajectories: float = 0.0  # and in those over trajectories
     turn: int = 0  # how many optimizer steps this objective has taken part in before
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its rows carry what the sampler said of them."""
+        return self.behavior_logprobs is not None
+
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""
         table = self.legal_table if self.legal_table is None else self.legal_table.to(device)
@@ -78,6 +83,9 @@ class Rows(Protocol):
 
     @property
     def parents(self) -> Tensor | None: ...
+
+    @property
+    def is_sampled(self) -> bool: ...
 
 
 @dataclass(frozen=True)

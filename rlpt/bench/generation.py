@@ -19,9 +19,12 @@ from rlpt.distributed.mesh import init_mesh
 from rlpt.models.gpt import build_gpt
 from rlpt.models.hf import llama_config, llama_weights
 from rlpt.models.policy import Policy
+from rlpt.rollout.packing import RowShape, pack
+from rlpt.types import Trajectory
 
 OURS = "rlpt"
 _PAD, _SEED = 0, 1
+_PACKED = 4096  # positions of a packed row
 Contender = Callable[[], float]  # runs once; seconds
 
 
@@ -173,6 +176,37 @@ class Models:
             scored = self.policy.score(batch).logprobs[batch.loss_mask].cpu().numpy()
             found.append(np.abs(scored - completion.logprobs).mean())
         return float(np.mean(found))
+
+    def packed_difference(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Any], peers: Sequence[int]
+    ) -> dict[str, float]:
+        """The same of groups (`peers` are equal in one) packed as an update packs them, samples behind one copy of
+        their prompt: "score" without gradients, "update" by the forward that an update's gradient comes from."""
+        played = [
+            trajectory(prompt, completion, group)
+            for prompt, completion, group in zip(prompts, completions, peers, strict=True)
+        ]
+        capacity = max(_PACKED, *(len(one.token_ids) for one in played))
+        rows = -(-sum(len(one.token_ids) for one in played) // capacity)
+        apart: dict[str, list[np.ndarray]] = {"score": [], "update": []}
+        for packed in pack(played, "play", rows, RowShape(capacity, self.shape.vocab_size, _PAD)):
+            batch = packed.to(self.device.torch_device)
+            found = {
+                "score": self.policy.score(batch),
+                "update": self.policy.scores(self.policy.forward(batch), batch),
+            }
+            assert batch.behavior_logprobs is not None
+            for name, scores in found.items():
+                off = (scores.logprobs - batch.behavior_logprobs)[batch.loss_mask].detach()
+                apart[name].append(off.abs().double().cpu().numpy())
+        return {name: float(np.concatenate(values).mean()) for name, values in apart.items()}
+
+
+def trajectory(prompt: Sequence[int], completion: Any, peers: int) -> Trajectory:
+    """What a sampler said to a prompt as a policy's view of an episode."""
+    ids = np.concatenate([np.asarray(prompt, np.int64), completion.token_ids])
+    logprobs = np.concatenate([np.zeros(len(prompt), np.float32), completion.logprobs])
+    return Trajectory("player", peers, ids, np.arange(len(ids)) >= len(prompt), logprobs)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ def main(
         flops += sum(models.shape.flops(len(one) + at) for at in range(1, length))
     useful, limits = sum(lengths), Limits.of(models)
     found = compare(contenders, pairs, useful, flops / limits.flops)
-    off = models.largest_difference(prompts[:4], ours(slots)[:4])
+    drawn = ours(slots)
+    off = models.largest_difference(prompts[:4], drawn[:4])
+    apart = models.packed_difference(prompts, drawn, [row // samples for row in range(len(prompts))])
     computed = len(prompts) * longest
     show(
         f"rollout: {groups} prompts x {samples} samples, geometric lengths, {pairs} paired runs, median (range)",
@@ -59,7 +61,8 @@ def main(
             f"{useful} useful tokens, mean {useful / len(prompts):.1f}, longest {longest}; a static batch computes "
             f"{computed / useful:.1f} times as many. {slots} slots.",
             f"{flops / useful / 1e6:.2f} MFLOP a useful token, each prompt once; {limits.flops / 1e9:.0f} GFLOP/s.",
-            f"Largest difference of a log-prob from transformers': {off:.1e}.",
+            f"Largest difference of a log-prob from transformers': {off:.1e}. In the mean, sampler and trainer are "
+            f"{apart['score']:.1e} apart on packed trees, {apart['update']:.1e} by an update's own forward.",
         ],
     )
     figures = {
@@ -70,6 +73,8 @@ def main(
         "slots": slots,
         "flops_per_token": flops / useful,
         "largest_difference": off,
+        "trainer_difference": apart["score"],
+        "trainer_difference_of_an_update": apart["update"],
         "contenders": found,
     }
     if json_file is not None:

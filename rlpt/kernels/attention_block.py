@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 _BLOCK_BYTES = {2: 16384, 4: 8192}  # of keys that a program holds at a time, by bytes of a number
-_MOST, _LEAST = 128, 16  # keys at a time
+_MOST, _LEAST = 64, 16  # keys at a time
 _LOG2_E = 1.4426950408889634
 
 

@@ -2,7 +2,7 @@
 
 Shapes: B rows, T queries, S keys, H heads, G groups of them that share a key, d channels (a power of two). A program
 owns a tile of one head's queries (Dao 2307.08691) and meets the keys before them block by block, in f32
-(`rlpt.kernels.attention_block`). The gradient is the library's, from the output and the log-sums that are made here.
+(`rlpt.kernels.attention_block`). It reads prompts.
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ from torch import Tensor
 
 from rlpt.kernels.attention_block import begin, block_keys, finish, meet_block, power_of_two
 
-_ROWS = 128  # queries of a program
-_SHORT_ROWS = 64  # where they are few, or channels many
-_CHANNELS = 128  # from which on they are many
+_ROWS = 64  # queries of a program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "columns"])  # compiled once, whatever they are
 def _causal_attention_kernel(
-    query, key, value, out, log_sums, starts, query_row, query_at, query_head, key_row, key_at, key_head, value_row,
-    value_at, value_head, out_row, out_at, out_head, count, columns, unit, scale, HEADS: tl.constexpr,
+    query, key, value, out, starts, query_row, query_at, query_head, key_row, key_at, key_head, value_row,
+    value_at, value_head, out_row, out_at, out_head, count, columns, unit, HEADS: tl.constexpr,
     STARTS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """query [B, count, H, D], key and value [B, columns, G, D], out as query, all by strides (row, at, head, 1);
-    log_sums [B, H, count]; HEADS of a group; query i of row b stands at column starts[b] + i (without STARTS: i).
+    HEADS of a group; query i of row b stands at column starts[b] + i (without STARTS: i).
     Grid: (tiles of queries, heads, rows)."""
     tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the longest first
     head = tl.program_id(1)
@@ -58,26 +56,19 @@ def _causal_attention_kernel(
         held = tl.load(values + wide * value_at, mask=inside, other=0.0)
         seen = column[None, :] <= tl.broadcast_to(position[:, None], (ROWS, BLOCK))
         peak, total, mixed = meet_block(asked, past, held, seen, peak, total, mixed, unit, MASKED=True)
-    whole, mixed = finish(total, mixed)
+    _, mixed = finish(total, mixed)
     place = out + row * out_row + first.to(tl.int64) * out_at + head * out_head
     tl.store(place + within * out_at + channel[None, :], mixed.to(out.dtype.element_ty), mask=real)
-    sums = log_sums + (row * tl.num_programs(1) + head) * count + at
-    tl.store(sums, peak * scale + tl.log(whole), mask=at < count)
 
 
-def shape(count: int, channels: int, width: int) -> dict[str, int]:
+def shape(channels: int, width: int) -> dict[str, int]:
     """Of a program: the queries of a tile, the keys of a block and how it runs."""
-    rows = _SHORT_ROWS if channels > _CHANNELS or count <= _SHORT_ROWS else _ROWS
-    warps = 4 if rows == _SHORT_ROWS and channels <= _CHANNELS else 8
-    stages = 3 if channels <= 64 else 2
-    return {"ROWS": rows, "BLOCK": block_keys(channels, width), "num_warps": warps, "num_stages": stages}
+    warps, stages = (4 if channels <= 128 else 8), (3 if channels <= 64 else 2)
+    return {"ROWS": _ROWS, "BLOCK": block_keys(channels, width), "num_warps": warps, "num_stages": stages}
 
 
-def causal_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, starts: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """query [B, T, H, d], key and value [B, S, G, d], channels side by side -> attention as query, and the logarithms
-    of the sums of exponentials [B, H, T] f32.
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, starts: Tensor | None = None) -> Tensor:
+    """query [B, T, H, d], key and value [B, S, G, d], channels side by side -> attention as query.
 
     Row b's query i stands at column starts[b] + i (None: i) and sees the columns up to it, of which there are S. What
     a query beyond them gives is not defined.
@@ -85,14 +76,13 @@ def causal_attention(
     rows, count, heads, channels = query.shape
     assert query.stride(3) == key.stride(3) == value.stride(3) == 1
     out = torch.empty_like(query)
-    log_sums = torch.empty(rows, heads, count, dtype=torch.float32, device=query.device)
     if not query.numel():
-        return out, log_sums
+        return out
     starts = None if starts is None else starts.contiguous()
-    options = shape(count, channels, query.element_size())
+    options = shape(channels, query.element_size())
     strides = [one.stride(axis) for one in (query, key, value, out) for axis in range(3)]
     _causal_attention_kernel[(triton.cdiv(count, options["ROWS"]), heads, rows)](
-        query, key, value, out, log_sums, starts, *strides, count, key.shape[1], power_of_two(scale), scale,
+        query, key, value, out, starts, *strides, count, key.shape[1], power_of_two(scale),
         HEADS=heads // key.shape[2], STARTS=starts is not None, D=channels, **options,
     )  # fmt: skip
-    return out, log_sums
+    return out

@@ -20,6 +20,16 @@ def suits_triton(weight: Tensor) -> bool:
     return weight.is_cuda and weight.dtype != torch.float64 and find_spec("triton") is not None
 
 
+def can_be_same(tensor: Tensor, channels: int) -> bool:
+    """Whether training, prompts and decode steps attend by kernels that are the same to the last bit: of two bytes a
+    number, on a GPU. In full f32 the library's is quicker, and rounding no concern."""
+    if tensor.dtype.itemsize != 2 or not suits_triton(tensor):
+        return False
+    from rlpt.kernels.attention_block import can_attend
+
+    return can_attend(channels)
+
+
 @cache
 def _sums_wide() -> bool:
     """Whether torch's products of narrow inputs can have wide results."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlpt.kernels.compiled_attention import Run, Trees, can_compile, compiled_attention
-from rlpt.kernels.hardware import suits_triton
-from rlpt.models.causal import causal, library_gradient
+from rlpt.kernels.hardware import can_be_same, suits_triton
+from rlpt.kernels.tree_tiles import TreeTiles
 
 DENSE = 256  # positions up to which a row is one call with a mask: less would not be quicker
 TILE = 128  # positions up to which short segments share a tile
@@ -48,6 +48,7 @@ class Layout:
     tiles: tuple[Tile, ...] = ()  # each query's scores in parts
     blocks: tuple[Tile, ...] = ()  # in one: a block attends to nothing outside itself
     trees: Trees | None = None  # for compiled code
+    exact: TreeTiles | None = None  # for kernels that are a decode step's to the last bit
 
     @staticmethod
     def of(
@@ -57,12 +58,16 @@ class Layout:
         parents: Tensor | None,
         dtype: torch.dtype,
         may_compile: bool = True,
+        exact: bool = False,
     ) -> Layout:
-        """frequencies [d / 2]; positions, segments and parents [B, T] as in `Batch`; no segments: one a row."""
+        """frequencies [d / 2]; positions, segments and parents [B, T] as in `Batch`; no segments: one a row. `exact`:
+        as a decode step attends, to the last bit, where there are kernels for that."""
         angles = positions.t().contiguous().to(frequencies.dtype)[:, :, None, None] * frequencies
         cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
         if may_compile and can_compile(cos):
             return Layout(cos, sin, trees=_trees(positions, segments, parents))
+        if exact and can_be_same(cos, 2 * cos.shape[-1]):
+            return Layout(cos, sin, exact=TreeTiles.of(_trees(positions, segments, parents), cos.device))
         if segments is None or bool((segments == segments[:, :1]).all()):
             return Layout(cos, sin)
         if segments.shape[1] <= DENSE:
@@ -112,6 +117,10 @@ class SdpaAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
         """query [T, B, H, d], key and value [T, B, G, d], not turned yet -> [T, B, H * d]."""
         query, key = rotate(query, layout.cos, layout.sin), rotate(key, layout.cos, layout.sin)
+        if layout.exact is not None:
+            from rlpt.kernels.tree_attention import tree_attention
+
+            return tree_attention(query, key, value, layout.exact, self.scale).flatten(2)
         if layout.tiles:
             return tiled_attention(query, key, value, layout.tiles, self.scale)
         if layout.blocks:
@@ -129,18 +138,15 @@ class SdpaAttention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         length, rows, heads, channels = query.shape
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        if mask is None and (gradient := library_gradient(q, k, v, self.scale)) is not None:
-            out = causal(q, k, v, self.scale, gradient)
-        else:
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                is_causal=mask is None,
-                scale=self.scale,
-                enable_gqa=q.shape[1] != k.shape[1],
-            )
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=self.scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
         return out.permute(2, 0, 1, 3).reshape(length, rows, heads * channels)
 
 
@@ -298,6 +304,7 @@ def _tiles(segments: Tensor, parents: Tensor | None, dtype: torch.dtype) -> list
 
 def _trees(positions: Tensor, segments: Tensor | None, parents: Tensor | None) -> Trees:
     rows, length = positions.shape
+    segments, parents = (None if one is None else one.cpu() for one in (segments, parents))
     if segments is None:
         return Trees.of([Run(row, 0, length) for row in range(rows)], rows * length)
     found: list[Run] = []

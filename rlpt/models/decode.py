@@ -18,8 +18,7 @@ from torch import Tensor
 
 from rlpt.distributed.mesh import Mesh
 from rlpt.kernels.compiled_decode import CompiledDecode, LayerTensors, can_compile
-from rlpt.kernels.hardware import on_gpu, suits_triton, wide_product
-from rlpt.models.causal import can_be_same
+from rlpt.kernels.hardware import can_be_same, on_gpu, suits_triton, wide_product
 from rlpt.models.decode_graphs import StepGraphs
 from rlpt.models.gpt import GPT
 from rlpt.models.layers import gated_infer
@@ -330,7 +329,7 @@ class DecodeState:
 
             keys, values = (one[:, :, :end].transpose(1, 2) for one in cache)
             starts = None if mask is None else positions[:, 0]
-            return causal_attention(query, keys, values, decoder.head_size**-0.5, starts)[0].reshape(rows, width, -1)
+            return causal_attention(query, keys, values, decoder.head_size**-0.5, starts).reshape(rows, width, -1)
         out = F.scaled_dot_product_attention(
             query.transpose(1, 2),
             cache[0, :, :, :end],

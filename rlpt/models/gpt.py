@@ -48,10 +48,17 @@ class GPT(GPTModel):
             {name: ScalarHead(self.config.hidden_size, self.config.params_dtype) for name in own}
         )
 
-    def layout(self, positions: Tensor, segments: Tensor | None = None, parents: Tensor | None = None) -> Layout:
-        """How rows attend, to be given as `attention_mask`; all [B, T]. Without segments each row is one."""
+    def layout(
+        self,
+        positions: Tensor,
+        segments: Tensor | None = None,
+        parents: Tensor | None = None,
+        exact: bool = False,
+    ) -> Layout:
+        """How rows attend, to be given as `attention_mask`; all [B, T]. Without segments each row is one. `exact`: as
+        the sampler does, to the last bit."""
         frequencies = self.rotary_pos_emb.inv_freq.to(positions.device)
-        return Layout.of(frequencies, positions, segments, parents, self.config.params_dtype)
+        return Layout.of(frequencies, positions, segments, parents, self.config.params_dtype, exact=exact)
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, attention_mask: Layout | None = None, **options: Any

@@ -33,12 +33,14 @@ class Policy:
         self.device = device
         self.vocab_size = vocab_size
 
-    def forward(self, batch: Rows, module: Any = None) -> Tensor:
+    def forward(self, batch: Rows, module: Any = None, exact: bool = False) -> Tensor:
         """This stage's output: hidden states [T, B, H] (after the final norm on the last stage).
 
-        `module` is the data-parallel wrapper in training.
+        `module` is the data-parallel wrapper in training. Attention is the sampler's to the last bit where rows were
+        sampled, or with `exact`, if the device has kernels for that.
         """
-        layout = self.gpt.layout(batch.positions, batch.segments, batch.parents)
+        exact = exact or batch.is_sampled
+        layout = self.gpt.layout(batch.positions, batch.segments, batch.parents, exact)
         return (module or self.gpt)(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=layout)
 
     def scores(self, hidden: Tensor, batch: Batch, slopes: LossSlopes | None = None, first: int = 0) -> Scores:
@@ -95,7 +97,7 @@ class Policy:
         found: list[Scores] = []
 
         def forward_step(_: Iterator[Any], module: Any) -> tuple[Tensor, Any]:
-            output = self.forward(batch, module)
+            output = self.forward(batch, module, exact=True)
 
             def keep_scores(hidden: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
                 found.append(self.scores(hidden, batch))

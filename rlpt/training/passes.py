@@ -29,6 +29,11 @@ class Pass:
     parents: Tensor | None
     live: tuple[Tensor, ...]  # of each part, the places of its labels with a loss among its flattened ones
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether any part's rows carry what the sampler said of them."""
+        return any(part.is_sampled for part in self.parts)
+
     @classmethod
     def of(cls, parts: Sequence[Batch], device: torch.device) -> Pass:
         """Of at least one part, moved to `device` once all is worked out where the parts are."""

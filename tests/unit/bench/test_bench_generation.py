@@ -77,6 +77,24 @@ def test_rollout_counts_useful_tokens():
     figures = rollout.main(2, 3, 8, 5.0, 12, 4, 1, "cpu", 1, None, TINY)
     assert figures["useful_tokens"] == sum(geometric_lengths(6, 5.0, 12))
     assert figures["largest_difference"] < 1e-5
+    assert 0 <= figures["trainer_difference"] < 1e-5
+    assert 0 <= figures["trainer_difference_of_an_update"] < 1e-5
+
+
+@pytest.mark.usefixtures("_rank")
+def test_a_sampler_that_says_something_else_is_told_apart_on_packed_trees():
+    from dataclasses import replace
+
+    from rlpt.rollout.generator import PolicyGenerator
+    from rlpt.types import SamplingParams
+
+    models = Models(TINY, "cpu", 1)
+    prompts = [prompt for prompt in random_prompts(2, 5, 5, TINY.vocab_size) for _ in range(3)]
+    drawn = PolicyGenerator(models.policy)(prompts, [SamplingParams(6)] * 6, range(6))
+    wrong = [replace(one, logprobs=one.logprobs + 0.25) for one in drawn]
+    found = models.packed_difference(prompts, wrong, [0, 0, 0, 1, 1, 1])
+    assert found["score"] == pytest.approx(0.25, abs=1e-5)
+    assert found["update"] == pytest.approx(0.25, abs=1e-5)
 
 
 def test_lengths_are_geometric_with_a_longest_one():

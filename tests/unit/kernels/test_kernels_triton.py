@@ -2,12 +2,11 @@
 
 import importlib.util
 import itertools
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.hopper import compiled
 from helpers.interpreter import interpreted
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
@@ -43,7 +42,7 @@ def test_every_check_has_a_test(found):
 
 def test_the_kernels_of_a_layer_equal_torch(tmp_path):
     found = interpreted(LAYERS, tmp_path)
-    assert len(found) == 18
+    assert len(found) == 17
     assert not {name: error for name, error in found.items() if error}
 
 
@@ -68,31 +67,6 @@ POINTERS = {
     "chosen": "*i64", "legal_index": "*i64", "illegal": "*u8", "logits": "*fp32", "parts": "*fp32", "slopes": "*fp32",
     "log_sum": "*fp32", "level": "*fp32", "bend": "*fp32", "inverse_temperature": "fp32",
 }  # fmt: skip
-
-
-def compiled(kernel, types, constants, warps, stages, folder):
-    """Of a kernel for compute capability 9.0, without a GPU: what was made, its registers, stack and local bytes."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    signature, attributes = {}, {}
-    for place, name in enumerate(kernel.arg_names):
-        if name in constants:
-            signature[name] = "constexpr"
-            continue
-        signature[name] = types.get(name, "i32")
-        wide = name in ("hidden", "width", "pitch", "split_columns")
-        if signature[name].startswith("*") or wide or name.endswith(("_row", "_at", "_head", "_stride")):
-            attributes[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    options = {"num_warps": warps, "num_stages": stages}
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    (folder / "kernel.cubin").write_bytes(made.asm["cubin"])
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    command = [tool, "-res-usage", folder / "kernel.cubin"]
-    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return made, *(int(re.search(rf"{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL"))
 
 
 TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
@@ -179,7 +153,8 @@ def test_the_kernels_of_a_layer_compile_for_hopper_without_spills(narrow, tmp_pa
             decode_attention._decode_attention_kernel, types, constants, warps, stages, tmp_path
         )
         assert (stack, local) == (0, 0), f"{heads} heads, {channels} channels"
-        assert registers <= 255
+        four = narrow == "*bf16" and channels == 64  # programs on a multiprocessor
+        assert registers <= (128 if four else 255)
 
 
 @pytest.mark.parametrize("legal", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -201,13 +176,12 @@ def test_the_kernels_that_draw_compile_for_hopper_without_spills(legal, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [32, 64, 128])
-@pytest.mark.parametrize("count", [64, 1024])
-def test_attention_of_whole_texts_compiles_for_hopper_without_spills(channels, count, tmp_path):
+def test_attention_of_whole_texts_compiles_for_hopper_without_spills(channels, tmp_path):
     from rlpt.kernels import causal_attention
 
     types = dict.fromkeys(("query", "key", "value", "out"), "*bf16")
-    types |= {"log_sums": "*fp32", "starts": "*i64", "unit": "fp32", "scale": "fp32"}
-    constants = causal_attention.shape(count, channels, 2)
+    types |= {"starts": "*i64", "unit": "fp32"}
+    constants = causal_attention.shape(channels, 2)
     warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
     for starts in (False, True):
         made, _, stack, local = compiled(

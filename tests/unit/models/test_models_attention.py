@@ -128,6 +128,19 @@ def test_a_row_of_one_segment_is_causal():
     torch.testing.assert_close(found, by_hand(query, key, value, positions, causal), rtol=0, atol=1e-12)
 
 
+def test_only_who_asks_gets_the_decode_steps_arithmetic_and_only_from_devices_that_have_it(monkeypatch):
+    segments, parents, positions = tree_rows()
+    given = (FREQUENCIES, positions, segments, parents, torch.float64)
+    assert Layout.of(*given, exact=True).exact is None
+    monkeypatch.setattr(attention, "can_be_same", lambda tensor, channels: channels == D)
+    assert Layout.of(*given).exact is None
+    tiles = Layout.of(*given, exact=True).exact
+    assert tiles is not None
+    assert tiles.keys.tolist()[:3] == [[1, 0, 344, 344], [1, 64, 344, 344], [1, 128, 344, 344]]
+    assert [0, 0, 9, 164] in tiles.keys.tolist()  # the stem's keys and all queries of its tree
+    assert not tiles.covers_all
+
+
 def test_scores_depend_on_distances_only():
     query, key, _ = (x.detach() for x in tensors(5, 1, HEADS))
     products = []
