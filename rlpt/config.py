@@ -110,7 +110,7 @@ class BatchConfig(Section):
         ge=0,
         le=1,
         description="text is trained on beside a play once no larger share of its rows is left (1: from its start, 0: "
-        "after it); costs a GPU the memory of both at once, and gains a CPU nothing",
+        "after it); takes the memory of both at once, gained one H200 1 % and a CPU nothing",
     )
 
     @property
