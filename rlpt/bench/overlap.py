@@ -22,6 +22,7 @@ from rlpt.batch import Batch
 from rlpt.bench.generation import Shape, build_policy, geometric_lengths, model_config, random_prompts
 from rlpt.bench.limits import matmul_rate
 from rlpt.bench.paired import machine, print_table, ratios, run_paired, summarize, write_figures
+from rlpt.bench.step import text_batch
 from rlpt.config import Config
 from rlpt.config_objectives import ObjectiveConfig
 from rlpt.distributed.device import setup_device
@@ -78,7 +79,7 @@ class _Texts(_Fixed):
         length = shape.sequence_length
         size = (workload.microbatches, workload.rows, length + 1)
         texts = torch.randint(shape.vocab_size, size, generator=torch.Generator().manual_seed(1))
-        self.batches = [_text(one) for one in texts]
+        self.batches = [text_batch(one) for one in texts]
 
     def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
         return self.batches
@@ -231,15 +232,3 @@ def _with_play(config: Config) -> Config:
     """With an objective that plays, as the loop knows them by."""
     play = ObjectiveConfig(source={"name": "episodes"}, algorithm={"name": "dapo"}, microbatches=1)
     return config.model_copy(update={"objectives": {**config.objectives, _PLAY: play}})
-
-
-def _text(text: torch.Tensor) -> Batch:
-    tokens = text[:, :-1].contiguous()
-    return Batch(
-        objective=_TEXT,
-        tokens=tokens,
-        labels=text[:, 1:].contiguous(),
-        positions=torch.arange(tokens.shape[1]).repeat(len(tokens), 1),
-        loss_mask=torch.ones_like(tokens, dtype=torch.bool),
-        segments=torch.zeros_like(tokens),
-    )

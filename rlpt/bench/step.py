@@ -95,12 +95,13 @@ def our_step(config: Config, vocabulary: int, device: Device) -> Step:
     plan = StepPlan(0, {"text": 1}, {"text": 1.0}, {"text": 1.0}, settings.lr, settings.weight_decay)
 
     def step(texts: Tensor) -> float:
-        return train_step({"text": [_batch(text) for text in texts]}, plan).losses["text"]
+        return train_step({"text": [text_batch(text) for text in texts]}, plan).losses["text"]
 
     return step
 
 
-def _batch(text: Tensor) -> Batch:
+def text_batch(text: Tensor) -> Batch:
+    """Rows [B, T + 1] as a microbatch of the objective `text`, with a loss at every label."""
     tokens = text[:, :-1].contiguous()
     return Batch(
         objective="text",
