@@ -27,7 +27,8 @@ import triton.language as tl
 from torch import Tensor
 
 from rlpt.kernels.hardware import wide_product
-from rlpt.kernels.triton_one_pass import HELD_BYTES, TritonPass, chunk_rows
+from rlpt.kernels.one_pass_sizes import HELD_BYTES, chunk_rows
+from rlpt.kernels.triton_one_pass import TritonPass
 from rlpt.kernels.vocabulary_shard import (
     Finished,
     Gradients,

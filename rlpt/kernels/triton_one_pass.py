@@ -26,12 +26,10 @@ import triton.language as tl
 from torch import Tensor
 
 from rlpt.kernels.hardware import product, wide_product
+from rlpt.kernels.one_pass_sizes import held_rows
 from rlpt.kernels.vocabulary_shard import Finished, Gradients, Group, Scored, Shard, Slopes, gather
 
-_LOGIT_BYTES = 896 << 20  # of a chunk: each costs the caller's slopes, some thirty small kernels
-_LEAST_ROWS = 256  # of a chunk, however wide
 _ALIGNED = 16  # numbers: what Triton takes as aligned, and products want
-HELD_BYTES = 2 << 30  # of the gradient in the logits
 
 
 @dataclass(frozen=True)
@@ -176,11 +174,6 @@ def _gradient_kernel(
     )  # fmt: skip
 
 
-def chunk_rows(columns: int) -> int:
-    """Rows of a chunk, whose logits take `_LOGIT_BYTES`."""
-    return max(_LEAST_ROWS, _LOGIT_BYTES // (4 * max(1, columns)) // 256 * 256)
-
-
 class TritonPass:
     """One call's rows against one shard. `weight` [C, H] in bf16, f16 or f32; sums are f32.
 
@@ -202,8 +195,9 @@ class TritonPass:
         self._ids, self._legal_index = scored.ids.contiguous(), scored.legal_index
         self._real = shard.real_columns(len(weight))
         self._pitch = triton.cdiv(len(weight), _ALIGNED) * _ALIGNED
-        room = held_bytes // max(1, self._pitch * weight.element_size()) if wanted[1] else 0
-        self._held: Tensor | None = weight.new_empty(min(max(chunk_size, room), len(self._hidden)), self._pitch)
+        room = held_bytes if wanted[1] else 0
+        held = held_rows(len(self._hidden), chunk_size, self._pitch, weight.element_size(), room)
+        self._held: Tensor | None = weight.new_empty(held, self._pitch)
         self._from = self._to = 0  # rows that it holds
         self._hidden_sums = torch.empty_like(self._hidden, dtype=torch.float32) if wanted[0] else None  # [N, H]
         self._weight_sums: Tensor | None = None  # [C, H] f32 of the buffers before

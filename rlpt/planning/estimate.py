@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlpt.config import Config
+from rlpt.kernels.one_pass_sizes import one_pass_bytes
 from rlpt.planning.hardware import Hardware
 from rlpt.planning.stages import Stage
 from rlpt.planning.workload import Work
@@ -33,7 +34,10 @@ class Memory:
     optimizer: float
     copies: float  # snapshots, the shadow of a bilevel run
     activations: float  # kept for backward, of all microbatches in flight
-    workspace: float  # the rest of one microbatch at its peak, the log-prob head's included
+    workspace: (
+        float  # the rest of one microbatch at its peak, the log-prob head's included: measured by plain torch's, to
+    )
+    # which a GPU adds what its one pass holds
     rollout: float  # keys, values and tables of the rows that decode, and a microbatch of text beside them; not at the
     # same time as the two above
 
@@ -79,9 +83,9 @@ def attention_flops(config: Config, length: int) -> float:
 
 
 def memory(
-    config: Config, stages: Sequence[Stage], works: Sequence[Work], vocabulary: int, wide: int, overlaps: bool = False
+    config: Config, stages: Sequence[Stage], works: Sequence[Work], vocabulary: int, wide: int, is_gpu: bool = False
 ) -> list[Memory]:
-    """By stage. `wide`: bytes of a weight; `overlaps`: text is trained on while episodes are played."""
+    """By stage. `wide`: bytes of a weight."""
     microbatches = sum(work.microbatches for work in works)
     found = []
     for stage in stages:
@@ -96,8 +100,13 @@ def memory(
         if config.bilevel is not None and config.bilevel.meta:
             copies += SHADOW_COPIES * state.parameters * FLOAT32
         rollout = max((cache_bytes(config, work, vocabulary, wide) for work in works), default=0.0)
-        if overlaps and rollout:
-            rollout += max((stage.footprints[work.rows].peak for work in works if not work.episodes), default=0)
+        head = 0.0
+        if is_gpu and stage.index == config.parallel.pipeline - 1:
+            columns = vocabulary // config.parallel.tensor
+            head = max(one_pass_bytes(work.rows * work.length, columns, wide) for work in works)
+        if config.batch.overlap and rollout:
+            beside = max((stage.footprints[work.rows].peak for work in works if not work.episodes), default=0)
+            rollout += beside + head if beside else 0.0
         found.append(
             Memory(
                 stage.index,
@@ -106,7 +115,7 @@ def memory(
                 state.optimizer,
                 copies,
                 largest.saved * flight,
-                peak,
+                peak + head,
                 rollout,
             )
         )

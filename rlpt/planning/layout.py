@@ -96,7 +96,7 @@ def plan_layout(
     heads = sorted({head for work in works for head in work.heads})
     measured = list(stages) if stages is not None else measure_stages(config, padded, world_size, dtype, rows, heads)
     wide = dtype.itemsize
-    memories = memory(config, measured, works, padded, wide, config.batch.overlap > 0)
+    memories = memory(config, measured, works, padded, wide, hardware.name != "cpu")
     fullest = max(memories, key=lambda one: one.total)
     return LayoutPlan(
         name=config.name,

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rlpt.config import load_config
 from rlpt.distributed.pretended import pretended_rank
 from rlpt.errors import ConfigError
+from rlpt.kernels.one_pass_sizes import one_pass_bytes
 from rlpt.models.footprint import microbatch_footprint
 from rlpt.models.gpt import assemble_gpt
 from rlpt.models.policy import Policy
@@ -67,6 +68,19 @@ def test_what_does_not_fit_names_the_knob():
     assert any("parallel.tensor" in line for line in plan.advice)
     assert any("model.recompute" in line for line in plan.advice)
     assert plan.fullest.total > room(plan.hardware)
+
+
+def test_a_gpu_holds_the_gradient_in_the_logits():
+    """2 GiB of it and a chunk's logits, once the rows are that many; less for a few, and on the last stage alone."""
+    config = size("125m")
+    card, cores = (plan_layout(config, 1, find_hardware(name), 50_304).memory[0] for name in ("h100", "cpu"))
+    rows, columns = config.batch.micro_batch_size * config.batch.sequence_length, 50_304
+    assert one_pass_bytes(rows, columns, 2) == columns * (4 * 4608 + 2 * min(rows, 21_345))
+    assert card.workspace > one_pass_bytes(rows, columns, 2)
+    assert cores.workspace < card.workspace
+    assert one_pass_bytes(100, columns, 2) == 600 * columns
+    stages = plan_layout(size("70b"), 1024, find_hardware("h100"), 128_256).memory
+    assert stages[-1].workspace - stages[-2].workspace > one_pass_bytes(1024, 128_256 // 8, 2)
 
 
 def test_text_beside_a_play_needs_its_memory_there():
