@@ -1,9 +1,9 @@
 """Takes a step's batches; what waits for no play is trained on while the longest episodes of the play finish.
 
 A decode step of a few rows reads all weights for little arithmetic, and leaves most of a GPU idle; text goes there, and
-the step is on-policy all the same: the weights change once everything is in. How much of the idle time it gets depends on
-how kernels share a card (docs/results.md). Its passes run in the same order whether they run beside the play or after
-it, so the gradient doesn't depend on how long episodes take.
+the step is on-policy all the same: the weights change once everything is in. How much of the idle time it gets depends
+on how kernels share a card (docs/results.md). Its passes run in the same order whether they run beside the play or
+after it, so the gradient doesn't depend on how long episodes take.
 """
 
 from __future__ import annotations
