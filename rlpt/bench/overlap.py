@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from rlpt.algorithms.dapo import DAPO
 from rlpt.algorithms.next_token import NextToken
 from rlpt.batch import Batch
-from rlpt.bench.generation import Shape, build_policy, geometric_lengths, model_config, random_prompts
+from rlpt.bench.generation import Shape, build_policy, geometric_lengths, model_config, random_prompts, trajectory
 from rlpt.bench.limits import matmul_rate
 from rlpt.bench.paired import machine, print_table, ratios, run_paired, summarize, write_figures
 from rlpt.bench.step import text_batch
@@ -33,7 +33,7 @@ from rlpt.training.overlap import Overlap
 from rlpt.training.schedule import StepPlan
 from rlpt.training.sources import Stream
 from rlpt.training.step import TrainStep
-from rlpt.types import Completion, SamplingParams, Trajectory
+from rlpt.types import SamplingParams
 
 AFTER = "after the play"
 _TEXT, _PLAY = "text", "play"
@@ -93,27 +93,16 @@ class _Play(_Fixed):
         self.prompts = [one for one in distinct for _ in range(workload.samples)]
         self.lengths = geometric_lengths(len(self.prompts), workload.mean, workload.longest)
         self.params = [SamplingParams(max_new_tokens=length) for length in self.lengths]
-        self.advantages = np.random.default_rng(2).standard_normal(len(self.prompts))
-        self.workload, self.generator = workload, generator
+        self.peers = [row // workload.samples for row in range(len(self.prompts))]
+        self.advantages = np.random.default_rng(2).standard_normal(len(self.prompts)).tolist()
+        self.generator = generator
         self.shape = RowShape(shape.sequence_length, shape.vocab_size, 0, 8)
 
     def take(self, n: int, step: int = 0, share: float = 1.0) -> list[Batch]:
         found = self.generator(self.prompts, self.params, range(len(self.prompts)))
-        played = [self._trajectory(row, completion) for row, completion in enumerate(found)]
+        rows = zip(self.prompts, found, self.peers, strict=True)
+        played = [replace(trajectory(*row), advantage=one) for row, one in zip(rows, self.advantages, strict=True)]
         return pack(played, _PLAY, n, self.shape)
-
-    def _trajectory(self, row: int, completion: Completion) -> Trajectory:
-        prompt = self.prompts[row]
-        before = len(prompt)
-        actions = np.arange(before + len(completion.token_ids)) >= before
-        return Trajectory(
-            role="solver",
-            peers=row // self.workload.samples,
-            token_ids=np.concatenate([prompt, completion.token_ids]),
-            action_mask=actions,
-            logprobs=np.concatenate([np.zeros(before, np.float32), completion.logprobs]),
-            advantage=float(self.advantages[row]),
-        )
 
 
 class Steps:

@@ -5,12 +5,11 @@ Started as `TRITON_INTERPRET=1 python interpreted_layers.py OUT`; not a test mod
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from helpers.interpreter import write_errors
 
 from rlpt.kernels.causal_attention import causal_attention
 from rlpt.kernels.decode_attention import attend_and_store
@@ -139,9 +138,4 @@ CHECKS = {
 
 
 if __name__ == "__main__":
-    found = {}
-    for name, (check, bound) in CHECKS.items():
-        torch.manual_seed(0)
-        error = check()
-        found[name] = "" if error <= bound else f"off by {error:.1e}, bound {bound:.0e}"
-    Path(sys.argv[1]).write_text(json.dumps(found))
+    write_errors(CHECKS, sys.argv[1])

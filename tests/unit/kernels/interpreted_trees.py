@@ -5,12 +5,12 @@ Started as `TRITON_INTERPRET=1 python interpreted_trees.py OUT`; not a test modu
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from helpers.interpreter import write_errors
+from helpers.runs_of_trees import allowed_in
 
 from rlpt.kernels.compiled_attention import Run, Trees
 from rlpt.kernels.decode_attention import attend_and_store
@@ -27,17 +27,6 @@ FOREST = [
 ]
 LONG_STEM = [Run(0, 0, 130), Run(0, 130, 137, 0), Run(0, 137, 202, 0)]
 PLAIN = [Run(0, 0, 70), Run(1, 0, 70)]
-
-
-def allowed_in(runs: list[Run], rows: int, length: int) -> torch.Tensor:
-    """[B, T, T] bool: which keys each query attends to."""
-    found = torch.zeros(rows, length, length, dtype=torch.bool)
-    for run in runs:
-        own = slice(run.start, run.stop)
-        found[run.row, own, own] = torch.ones(run.stop - run.start, run.stop - run.start, dtype=torch.bool).tril()
-        if run.stem >= 0:
-            found[run.row, own, runs[run.stem].start : runs[run.stem].stop] = True
-    return found
 
 
 def tiles_of(runs: list[Run], positions: int) -> TreeTiles:
@@ -154,9 +143,4 @@ CHECKS = {
 
 
 if __name__ == "__main__":
-    found = {}
-    for name, (check, bound) in CHECKS.items():
-        torch.manual_seed(0)
-        error = check()
-        found[name] = "" if error <= bound else f"off by {error:.1e}, bound {bound:.0e}"
-    Path(sys.argv[1]).write_text(json.dumps(found))
+    write_errors(CHECKS, sys.argv[1])

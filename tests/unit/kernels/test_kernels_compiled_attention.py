@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.runs_of_trees import allowed_in
 
 from rlpt.kernels import compiler
 from rlpt.kernels.compiled_attention import Run, Trees, can_compile, compiled_attention
@@ -16,17 +17,6 @@ FOREST = [
     *(Run(0, 176, 178), Run(0, 178, 211), Run(0, 211, 235, 6)),
     Run(1, 3, 237),
 ]
-
-
-def allowed_in(runs, rows, length):
-    """[B, T, T] bool: which keys each query attends to."""
-    found = torch.zeros(rows, length, length, dtype=torch.bool)
-    for run in runs:
-        own = slice(run.start, run.stop)
-        found[run.row, own, own] = torch.ones(run.stop - run.start, run.stop - run.start, dtype=torch.bool).tril()
-        if run.stem >= 0:
-            found[run.row, own, runs[run.stem].start : runs[run.stem].stop] = True
-    return found
 
 
 def turned(x, cos, sin):
